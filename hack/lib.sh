@@ -1,0 +1,187 @@
+# Sourced by the scripts of hack/: what more than one of them needs, and nothing that runs by itself
+# but the lines up to the first function.
+set -euo pipefail
+
+repo=$(cd "$(dirname "${BASH_SOURCE[0]}")/.." && pwd)
+cache=${FERROPOD_CACHE:-${HOME:-/root}/.cache/ferropod}
+exits=()
+
+# === talking ===
+
+say() { printf '\033[1m== %s\033[0m\n' "$*" >&2; }
+
+die() {
+  printf 'error: %s\n' "$*" >&2
+  exit 1
+}
+
+# === leaving ===
+
+# at_exit COMMAND...: runs it when the script ends, the last one first, however it ends.
+at_exit() {
+  exits+=("$(printf '%q ' "$@")")
+  trap 'code=$?; trap "" INT TERM; leave; exit $code' EXIT
+  trap 'exit 130' INT
+  trap 'exit 143' TERM
+}
+
+leave() {
+  local i
+  for ((i = ${#exits[@]} - 1; i >= 0; i--)); do eval "${exits[i]}" || true; done
+}
+
+# wait_until SECONDS COMMAND...: polls until it succeeds, fails when the time is over.
+wait_until() {
+  local end=$((SECONDS + $1))
+  shift
+  until "$@" >/dev/null 2>&1; do
+    ((SECONDS < end)) || return 1
+    sleep 0.05
+  done
+}
+
+# stop_pid PID [SECONDS]: asks a process that this script started to end, and after a while insists.
+stop_pid() {
+  kill "$1" 2>/dev/null || return 0
+  wait_until "${2:-10}" gone "$1" || kill -9 "$1" 2>/dev/null
+  wait "$1" 2>/dev/null || true
+}
+
+gone() { [ ! -e "/proc/$1" ] || grep -q '^State:.Z' "/proc/$1/status"; }
+
+# === what the machine must have ===
+
+# need_packages NAME...: installs those Debian packages that are missing.
+need_packages() {
+  local missing=() name
+  for name in "$@"; do
+    dpkg-query -W -f '${db:Status-Status}' "$name" 2>/dev/null | grep -qx installed || missing+=("$name")
+  done
+  [ ${#missing[@]} -eq 0 ] && return
+  say "installing ${missing[*]}"
+  [ -e "$cache/apt-updated" ] && [ -z "$(find "$cache/apt-updated" -mtime +1)" ] || apt-get -qq update
+  mkdir -p "$cache" && touch "$cache/apt-updated"
+  DEBIAN_FRONTEND=noninteractive apt-get -qq -y --no-install-recommends install "${missing[@]}" >/dev/null
+}
+
+need_basics() {
+  [ "$(id -u)" = 0 ] || die "this needs root: it makes namespaces, mounts and cgroups"
+  command -v cargo >/dev/null || die "cargo is missing: install Rust 1.95 or newer (https://rustup.rs)"
+  command -v go >/dev/null || die "go is missing: install Go 1.26 or newer (https://go.dev/dl)"
+  need_packages gcc make pkg-config libc6-dev libseccomp-dev iproute2 nftables procps curl jq
+}
+
+# === building ===
+
+# build_ferropod: the daemon with glibc, the shim static with musl, launch beside libseccomp. Sets `bin`, where all three lie.
+build_ferropod() {
+  local musl=x86_64-unknown-linux-musl
+  rustup target list --installed | grep -qx $musl || rustup -q target add $musl
+  say "building ferropod"
+  (
+    cd "$repo"
+    cargo build -q --release -p ferropod
+    cargo build -q --profile shim --target $musl -p ferropod-shim
+    cargo build -q --profile shim -p ferropod-launch
+  )
+  bin=$repo/target/release
+  ln -f "$repo/target/$musl/shim/ferropod-shim" "$repo/target/shim/ferropod-launch" "$bin/"
+}
+
+# tool NAME: the path of an outside tool, built from its pinned Go module when it is not yet.
+tool() { "$repo/hack/tools/build" "$1"; }
+
+# === a place to run in ===
+
+# own_netns NAME "$@": runs the calling script again inside a new network namespace, with nothing in it but loopback,
+# in the mount namespace of the caller (not `ip netns exec`, which hides the cgroups). Sets `netns`, and `run`, a
+# directory on /run; both vanish when the script ends, and so do those that killed runs left.
+own_netns() {
+  local name=$1
+  shift
+  if [ -z "${FERROPOD_NETNS:-}" ]; then
+    sweep_dead_runs
+    netns=fp-$name-$$
+    ip netns add "$netns"
+    mkdir -p "/run/$netns"
+    FERROPOD_NETNS=$netns exec nsenter --net="/run/netns/$netns" "$0" "$@"
+  fi
+  netns=$FERROPOD_NETNS run=/run/$FERROPOD_NETNS
+  unset FERROPOD_NETNS
+  at_exit end_run "$netns"
+  ip link set lo up
+}
+
+# A run is dead when the process in its name is gone or lives in another network namespace.
+sweep_dead_runs() {
+  local pin name
+  for pin in /run/netns/fp-*-*; do
+    name=${pin##*/}
+    [ -e "$pin" ] && [ ! "/proc/${name##*-}/ns/net" -ef "$pin" ] && end_run "$name"
+  done
+  return 0
+}
+
+# end_run NETNS: kills what still runs in the namespace, the containers whose root lies in the run's directories, then
+# drops its mounts and files.
+end_run() {
+  local pid mount
+  for pid in $(ip netns pids "$1") $(grep -ls "upperdir=/[^,]*/$1/" /proc/[0-9]*/mountinfo | cut -d/ -f3); do
+    [ "$pid" = $$ ] || [ "$pid" = $BASHPID ] || kill -9 "$pid" 2>/dev/null || true
+  done
+  for mount in $(awk -v run="/$1/" 'index($5, run) { print $5 }' /proc/self/mountinfo | tac); do
+    umount -l "$mount" 2>/dev/null || true
+  done
+  ip netns del "$1" 2>/dev/null || true
+  rm -rf "/run/$1" "/var/lib/ferropod-hack/$1"
+}
+
+# === the registry ===
+
+# start_registry STORAGE readonly|writable: Debian's docker-registry on 127.0.0.1:5000, plain HTTP.
+start_registry() {
+  local readonly=false
+  [ "$2" = readonly ] && readonly=true
+  need_packages docker-registry
+  cat >"$run/registry.yml" <<-YAML
+	version: 0.1
+	log: {level: error, accesslog: {disabled: true}}
+	storage:
+	  filesystem: {rootdirectory: $1}
+	  delete: {enabled: true}
+	  maintenance: {uploadpurging: {enabled: false}, readonly: {enabled: $readonly}}
+	http: {addr: "127.0.0.1:5000"}
+	YAML
+  docker-registry serve "$run/registry.yml" >"$run/registry.log" 2>&1 &
+  at_exit stop_pid $!
+  wait_until 10 curl -sf http://127.0.0.1:5000/v2/ || { cat "$run/registry.log" >&2; die "the registry did not start"; }
+}
+
+# === the daemon ===
+
+# write_config: a configuration under $run whose images all come from the loopback registry.
+write_config() {
+  local host
+  for host in registry.k8s.io gcr.io k8s.gcr.io 127.0.0.1:5000; do
+    mkdir -p "$run/certs.d/$host"
+    printf '[host."http://127.0.0.1:5000"]\ncapabilities = ["pull", "resolve"]\n' >"$run/certs.d/$host/hosts.toml"
+  done
+  cat >"$run/config.toml" <<-TOML
+	root = "/var/lib/ferropod-hack/$netns"
+	state = "$run/state"
+	socket = "$run/ferropod.sock"
+	[registry]
+	hosts_dir = "$run/certs.d"
+	TOML
+}
+
+# start_ferropod LOG: the daemon with the configuration that write_config made. Sets `daemon` and `endpoint`.
+start_ferropod() {
+  endpoint=unix://$run/ferropod.sock
+  "$bin/ferropod" serve --config "$run/config.toml" >>"$1" 2>&1 &
+  daemon=$!
+  at_exit stop_pid "$daemon"
+  wait_until 15 crictl version || { tail -n 20 "$1" >&2; die "ferropod did not start: see $1"; }
+}
+
+crictl() { "$(tool crictl)" --runtime-endpoint "$endpoint" --image-endpoint "$endpoint" "$@"; }
