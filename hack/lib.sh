@@ -59,9 +59,16 @@ need_packages() {
   done
   [ ${#missing[@]} -eq 0 ] && return
   say "installing ${missing[*]}"
-  [ -e "$cache/apt-updated" ] && [ -z "$(find "$cache/apt-updated" -mtime +1)" ] || apt-get -qq update
-  mkdir -p "$cache" && touch "$cache/apt-updated"
+  fresh_package_lists
   DEBIAN_FRONTEND=noninteractive apt-get -qq -y --no-install-recommends install "${missing[@]}" >/dev/null
+}
+
+fresh_package_lists() {
+  local mark=$cache/apt-updated
+  [ -n "$(find "$mark" -mtime -1 2>/dev/null)" ] && return
+  apt-get -qq update
+  mkdir -p "$cache"
+  touch "$mark"
 }
 
 need_basics() {
@@ -104,6 +111,7 @@ own_netns() {
     netns=fp-$name-$$
     ip netns add "$netns"
     mkdir -p "/run/$netns"
+    mount -t tmpfs -o mode=700 ferropod-hack "/run/$netns" # as /run is on a node
     FERROPOD_NETNS=$netns exec nsenter --net="/run/netns/$netns" "$0" "$@"
   fi
   netns=$FERROPOD_NETNS run=/run/$FERROPOD_NETNS
@@ -129,7 +137,7 @@ end_run() {
   for pid in $(ip netns pids "$1") $(grep -ls "upperdir=/[^,]*/$1/" /proc/[0-9]*/mountinfo | cut -d/ -f3); do
     [ "$pid" = $$ ] || [ "$pid" = $BASHPID ] || kill -9 "$pid" 2>/dev/null || true
   done
-  for mount in $(awk -v run="/$1/" 'index($5, run) { print $5 }' /proc/self/mountinfo | tac); do
+  for mount in $(awk -v run="/$1/" 'index($5 "/", run) { print $5 }' /proc/self/mountinfo | tac); do
     umount -l "$mount" 2>/dev/null || true
   done
   ip netns del "$1" 2>/dev/null || true
