@@ -1,0 +1,343 @@
+//! What a client asked for, in our own words: a sandbox's and a container's configuration after `src/cri/parse.rs`
+//! has checked the shape of every field. Nothing here is a wire type; all of it is kept in records.
+//!
+//! Everything is compared by value: asking for the same name with another configuration is refused, and
+//! [`SandboxConfig::difference`] names the field.
+
+use std::collections::BTreeMap;
+use std::net::IpAddr;
+
+use names::{ContainerName, SandboxName};
+use serde::{Deserialize, Serialize};
+
+/// Labels or annotations: kept and echoed, never interpreted.
+pub type Labels = BTreeMap<String, String>;
+
+/// What `RunPodSandbox` was asked for.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct SandboxConfig {
+    /// The unique key of the sandbox.
+    pub name: SandboxName,
+    /// UTS host name; empty means the node's own.
+    pub hostname: String,
+    /// Absolute directory that container log paths are relative to; empty means none.
+    pub log_directory: String,
+    /// `None`: the node's resolv.conf. `Some` and empty: an empty file.
+    pub dns: Option<Dns>,
+    /// Ports of the host that lead into the pod (a `host_port` of 0 is dropped by the parser).
+    pub ports: Vec<PortMapping>,
+    /// Echoed unchanged.
+    pub labels: Labels,
+    /// Echoed unchanged.
+    pub annotations: Labels,
+    /// The name of the runtime handler; empty is the default one.
+    pub runtime_handler: String,
+    /// Path (cgroupfs) or slice (systemd) that holds the pod's cgroup; empty means ours.
+    pub cgroup_parent: String,
+    /// Namespaced kernel parameters, validated.
+    pub sysctls: BTreeMap<String, String>,
+    /// Which namespaces are the pod's own.
+    pub namespaces: Namespaces,
+    /// The sandbox's own security context.
+    pub security: SandboxSecurity,
+    /// What the runtime itself costs, as the kubelet reckons it.
+    pub overhead: Option<Resources>,
+    /// The sum of the containers' resources.
+    pub resources: Option<Resources>,
+}
+
+impl SandboxConfig {
+    /// The first field in which the two differ, or `None` when they are the same.
+    pub fn difference(&self, other: &Self) -> Option<&'static str> {
+        let pairs = [
+            (self.name == other.name, "config.metadata"),
+            (self.hostname == other.hostname, "config.hostname"),
+            (self.log_directory == other.log_directory, "config.log_directory"),
+            (self.dns == other.dns, "config.dns_config"),
+            (self.ports == other.ports, "config.port_mappings"),
+            (self.labels == other.labels, "config.labels"),
+            (self.annotations == other.annotations, "config.annotations"),
+            (self.runtime_handler == other.runtime_handler, "runtime_handler"),
+            (self.cgroup_parent == other.cgroup_parent, "config.linux.cgroup_parent"),
+            (self.sysctls == other.sysctls, "config.linux.sysctls"),
+            (
+                self.namespaces == other.namespaces,
+                "config.linux.security_context.namespace_options",
+            ),
+            (self.security == other.security, "config.linux.security_context"),
+            (self.overhead == other.overhead, "config.linux.overhead"),
+            (self.resources == other.resources, "config.linux.resources"),
+        ];
+        pairs.into_iter().find_map(|(same, field)| (!same).then_some(field))
+    }
+}
+
+/// resolv.conf, as lists.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Dns {
+    /// `nameserver` lines.
+    pub servers: Vec<String>,
+    /// The `search` line.
+    pub searches: Vec<String>,
+    /// The `options` line.
+    pub options: Vec<String>,
+}
+
+/// A transport protocol.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
+pub enum Protocol {
+    /// TCP.
+    Tcp,
+    /// UDP.
+    Udp,
+    /// SCTP.
+    Sctp,
+}
+
+/// One port of the host that leads into the pod.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct PortMapping {
+    /// The protocol.
+    pub protocol: Protocol,
+    /// The port inside the pod.
+    pub container_port: u16,
+    /// The port on the host, never 0.
+    pub host_port: u16,
+    /// Only on this address of the host; `None` is all.
+    pub host_ip: Option<IpAddr>,
+}
+
+/// Whose namespace of one kind a sandbox or a container uses.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub enum NamespaceMode {
+    /// Shared by the pod's containers.
+    #[default]
+    Pod,
+    /// One per container (PID only).
+    Container,
+    /// The node's.
+    Node,
+    /// That of another container of the pod (PID only), named by `target`.
+    Target,
+}
+
+/// The namespaces of a sandbox or a container.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Namespaces {
+    /// `Pod` or `Node`.
+    pub network: NamespaceMode,
+    /// Any mode.
+    pub pid: NamespaceMode,
+    /// `Pod` or `Node`.
+    pub ipc: NamespaceMode,
+    /// The container whose PID namespace `Target` means.
+    #[serde(default)]
+    pub target: Option<names::ContainerId>,
+}
+
+/// The security context of a sandbox. There is no pause process, so users and groups are kept only to be compared.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct SandboxSecurity {
+    /// Privileged containers are allowed only in a privileged sandbox.
+    pub privileged: bool,
+    /// Kept, and compared.
+    pub readonly_rootfs: bool,
+    /// Kept, and compared.
+    pub run_as_user: Option<u32>,
+    /// Kept, and compared.
+    pub run_as_group: Option<u32>,
+    /// Kept, and compared.
+    pub supplemental_groups: Vec<u32>,
+    /// Kept, and compared.
+    pub seccomp: Option<SecurityProfile>,
+}
+
+/// Which profile of a security module.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub enum SecurityProfile {
+    /// The runtime's own.
+    RuntimeDefault,
+    /// None.
+    Unconfined,
+    /// A file on the node (seccomp: an absolute path).
+    Localhost(String),
+}
+
+/// What `CreateContainer` was asked for.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ContainerConfig {
+    /// Unique within the sandbox.
+    pub name: ContainerName,
+    /// The image: what the client wrote, to be resolved locally.
+    pub image: ImageSpec,
+    /// Replaces the image's entrypoint, and drops its cmd.
+    pub command: Vec<String>,
+    /// Replaces the image's cmd.
+    pub args: Vec<String>,
+    /// Empty: the image's.
+    pub working_dir: String,
+    /// Over the image's, in order; values may be any bytes without NUL.
+    pub envs: Vec<(String, Vec<u8>)>,
+    /// In the order given.
+    pub mounts: Vec<Mount>,
+    /// Devices of the host.
+    pub devices: Vec<Device>,
+    /// Echoed unchanged.
+    pub labels: Labels,
+    /// Echoed unchanged.
+    pub annotations: Labels,
+    /// Relative to the sandbox's log directory; empty means discard.
+    pub log_path: String,
+    /// Where the container's input and output go.
+    pub stdio: Stdio,
+    /// The signal that asks it to stop (a kernel number); `None`: the image's, else SIGTERM.
+    pub stop_signal: Option<i32>,
+    /// `stop_signal` as the interface's own number, to be echoed.
+    #[serde(default)]
+    pub stop_signal_enum: i32,
+    /// Limits.
+    pub resources: Resources,
+    /// The security context.
+    pub security: ContainerSecurity,
+}
+
+/// A container's input and output.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Stdio {
+    /// Standard input stays open for attachers.
+    pub stdin: bool,
+    /// It closes after the first of them.
+    pub stdin_once: bool,
+    /// All three are one terminal.
+    pub tty: bool,
+}
+
+/// How the client named an image, echoed as it was.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ImageSpec {
+    /// A reference or an id.
+    pub image: String,
+    /// Echoed.
+    pub annotations: Labels,
+    /// What the user wrote in the pod.
+    pub user_specified_image: String,
+    /// The runtime handler the image is for.
+    pub runtime_handler: String,
+}
+
+/// A volume.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Mount {
+    /// Absolute path in the container.
+    pub container_path: String,
+    /// Absolute path on the host; made as a directory when missing.
+    pub host_path: String,
+    /// The mount itself is read-only.
+    pub readonly: bool,
+    /// And so is everything below it.
+    pub recursive_read_only: bool,
+    /// Asked for, and echoed; acted upon where SELinux is on.
+    pub selinux_relabel: bool,
+    /// How later mounts travel.
+    pub propagation: Propagation,
+}
+
+/// How later mounts travel between host and container.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub enum Propagation {
+    /// Not at all.
+    #[default]
+    Private,
+    /// From the host into the container.
+    HostToContainer,
+    /// Both ways.
+    Bidirectional,
+}
+
+/// A device of the host.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Device {
+    /// Path in the container.
+    pub container_path: String,
+    /// Path on the host: a device node, or a directory of them.
+    pub host_path: String,
+    /// Of `rwm`.
+    pub permissions: String,
+}
+
+/// Limits; 0 and empty mean "not given", as in the interface.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Resources {
+    /// Microseconds.
+    pub cpu_period: i64,
+    /// Microseconds of CPU time per period; -1 is unlimited.
+    pub cpu_quota: i64,
+    /// Relative weight, 2 to 262144.
+    pub cpu_shares: i64,
+    /// Bytes; -1 is unlimited.
+    pub memory_limit: i64,
+    /// Bytes of memory and swap together.
+    pub memory_swap_limit: i64,
+    /// -1000 to 1000.
+    pub oom_score_adj: i64,
+    /// A list such as `0-3,5`.
+    pub cpuset_cpus: String,
+    /// A list such as `0`.
+    pub cpuset_mems: String,
+    /// Page size (`2MB`) and bytes.
+    pub hugepages: Vec<(String, u64)>,
+    /// Keys of cgroup v2, as they are.
+    pub unified: BTreeMap<String, String>,
+}
+
+/// The security context of a container.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ContainerSecurity {
+    /// Everything: capabilities, devices, unmasked /proc and /sys.
+    pub privileged: bool,
+    /// Capabilities to add: `ALL`, or names without `CAP_`, upper case.
+    pub add_capabilities: Vec<String>,
+    /// Capabilities to drop, applied after `add`.
+    pub drop_capabilities: Vec<String>,
+    /// Capabilities for the ambient set (and so for all others).
+    pub add_ambient_capabilities: Vec<String>,
+    /// The container's namespaces.
+    pub namespaces: Namespaces,
+    /// The user; `None`: the image's.
+    pub user: Option<RunAs>,
+    /// The primary group; only together with a user.
+    pub group: Option<u32>,
+    /// More groups.
+    pub supplemental_groups: Vec<u32>,
+    /// Whether the image's own groups of the user count too.
+    pub groups_policy: GroupsPolicy,
+    /// The rootfs is read-only.
+    pub readonly_rootfs: bool,
+    /// No privileges by exec.
+    pub no_new_privs: bool,
+    /// Exactly these, no defaults.
+    pub masked_paths: Vec<String>,
+    /// Exactly these, no defaults.
+    pub readonly_paths: Vec<String>,
+    /// `None` is unconfined.
+    pub seccomp: Option<SecurityProfile>,
+}
+
+/// A user, by number or by name in the image's /etc/passwd.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub enum RunAs {
+    /// A uid.
+    Uid(u32),
+    /// A name that must exist in the image.
+    Name(String),
+}
+
+/// Which supplemental groups a process has.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub enum GroupsPolicy {
+    /// The image's groups of the user, and those given.
+    #[default]
+    Merge,
+    /// Only those given.
+    Strict,
+}
