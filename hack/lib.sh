@@ -3,6 +3,8 @@
 set -euo pipefail
 
 repo=$(cd "$(dirname "${BASH_SOURCE[0]}")/.." && pwd)
+bin=$repo/target/release # where build_ferropod puts all three
+logs=$repo/target/hack   # of the last run
 cache=${FERROPOD_CACHE:-${HOME:-/root}/.cache/ferropod}
 exits=()
 
@@ -75,12 +77,12 @@ need_basics() {
   [ "$(id -u)" = 0 ] || die "this needs root: it makes namespaces, mounts and cgroups"
   command -v cargo >/dev/null || die "cargo is missing: install Rust 1.95 or newer (https://rustup.rs)"
   command -v go >/dev/null || die "go is missing: install Go 1.26 or newer (https://go.dev/dl)"
-  need_packages gcc make pkg-config libc6-dev libseccomp-dev iproute2 nftables procps curl jq
+  need_packages gcc make pkg-config libc6-dev libseccomp-dev iproute2 nftables procps curl jq python3 docker-registry
 }
 
 # === building ===
 
-# build_ferropod: the daemon with glibc, the shim static with musl, launch beside libseccomp. Sets `bin`, where all three lie.
+# build_ferropod: the daemon with glibc, the shim static with musl, launch with glibc for libseccomp; all put side by side.
 build_ferropod() {
   local musl=x86_64-unknown-linux-musl
   rustup target list --installed | grep -qx $musl || rustup -q target add $musl
@@ -91,7 +93,6 @@ build_ferropod() {
     cargo build -q --profile shim --target $musl -p ferropod-shim
     cargo build -q --profile shim -p ferropod-launch
   )
-  bin=$repo/target/release
   ln -f "$repo/target/$musl/shim/ferropod-shim" "$repo/target/shim/ferropod-launch" "$bin/"
 }
 
@@ -100,13 +101,16 @@ tool() { "$repo/hack/tools/build" "$1"; }
 
 # === a place to run in ===
 
-# own_netns NAME "$@": runs the calling script again inside a new network namespace, with nothing in it but loopback,
-# in the mount namespace of the caller (not `ip netns exec`, which hides the cgroups). Sets `netns`, and `run`, a
-# directory on /run; both vanish when the script ends, and so do those that killed runs left.
+# own_netns NAME PREPARE "$@": calls PREPARE while there is a way to the package registries, then runs the calling script
+# again inside a new network namespace, with nothing in it but loopback, in the mount namespace of the caller (not `ip
+# netns exec`, which hides the cgroups). Sets `netns`, and `run`, a directory on /run; both vanish when the script ends,
+# and so do those that killed runs left.
 own_netns() {
-  local name=$1
-  shift
+  local name=$1 prepare=$2
+  shift 2
   if [ -z "${FERROPOD_NETNS:-}" ]; then
+    need_basics
+    "$prepare"
     sweep_dead_runs
     netns=fp-$name-$$
     ip netns add "$netns"
@@ -117,6 +121,7 @@ own_netns() {
   netns=$FERROPOD_NETNS run=/run/$FERROPOD_NETNS
   unset FERROPOD_NETNS
   at_exit end_run "$netns"
+  mkdir -p "$logs"
   ip link set lo up
 }
 
@@ -150,7 +155,6 @@ end_run() {
 start_registry() {
   local readonly=false
   [ "$2" = readonly ] && readonly=true
-  need_packages docker-registry
   cat >"$run/registry.yml" <<-YAML
 	version: 0.1
 	log: {level: error, accesslog: {disabled: true}}
@@ -167,6 +171,21 @@ start_registry() {
 
 # === the daemon ===
 
+# need_ferropod: all that a script needs that runs Ferropod on the test images.
+need_ferropod() {
+  build_ferropod
+  tool crictl >/dev/null
+  "$repo/hack/images/build" >/dev/null
+}
+
+# serve_ferropod LOG: the test images on a registry and the daemon that pulls from it.
+serve_ferropod() {
+  start_registry "$("$repo/hack/images/build")" readonly
+  write_config
+  : >"$1"
+  start_ferropod "$1"
+}
+
 # write_config: a configuration under $run whose images all come from the loopback registry.
 write_config() {
   local host
@@ -175,7 +194,7 @@ write_config() {
     printf '[host."http://127.0.0.1:5000"]\ncapabilities = ["pull", "resolve"]\n' >"$run/certs.d/$host/hosts.toml"
   done
   cat >"$run/config.toml" <<-TOML
-	root = "/var/lib/ferropod-hack/$netns"
+	root = "/var/lib/ferropod-hack/$netns/root"
 	state = "$run/state"
 	socket = "$run/ferropod.sock"
 	[registry]
@@ -193,3 +212,18 @@ start_ferropod() {
 }
 
 crictl() { "$(tool crictl)" --runtime-endpoint "$endpoint" --image-endpoint "$endpoint" "$@"; }
+
+# traces: what pods leave on a machine, one a line, to compare before and after. The static rules and the cgroup that all
+# pods share may stay.
+traces() {
+  local kind
+  awk -v own="/$netns" '$0 ~ own { print "mount", $5 }' /proc/self/mountinfo
+  for kind in link route "-6 route" rule; do ip -o $kind show | sed "s/^[0-9]*: /$kind /; s/ state .*//"; done
+  nft list ruleset | sed -n '/elements = {/,/}/p'
+  (cd /run/netns && printf 'netns %s\n' *)
+  find /sys/fs/cgroup -type d -path '*/ferropod/*'
+  find "$run/state" -type s
+  pgrep --ns $$ --nslist net -af ferropod-shim || true
+}
+
+as_before() { diff -q "$1" <(traces); }
