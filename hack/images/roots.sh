@@ -8,10 +8,10 @@ here=$repo/hack/images
 # fetch NAME...: downloads .deb files without installing them.
 fetch() {
   local name
-  mkdir -p "$work/debs"
+  mkdir -p "$cache/debs"
   for name in "$@"; do
-    compgen -G "$work/debs/${name}_*.deb" >/dev/null && continue
-    (cd "$work/debs" && apt-get -qq -o APT::Sandbox::User=root download "$name" >/dev/null)
+    compgen -G "$cache/debs/${name}_*.deb" >/dev/null && continue
+    (cd "$cache/debs" && apt-get -qq -o APT::Sandbox::User=root download "$name" >/dev/null)
   done
 }
 
@@ -21,7 +21,7 @@ unpack() {
   shift
   fetch "$@"
   mkdir -p "$root"
-  for name in "$@"; do dpkg-deb -x "$work"/debs/"${name}"_*.deb "$root"; done
+  for name in "$@"; do dpkg-deb -x "$cache"/debs/"${name}"_*.deb "$root"; done
 }
 
 # === programs ===
