@@ -135,11 +135,10 @@ sweep_dead_runs() {
   return 0
 }
 
-# end_run NETNS: kills what still runs in the namespace, the containers whose root lies in the run's directories, then
-# drops its mounts and files.
+# end_run NETNS: kills what still runs in the namespace and the containers of the run, then drops its mounts and files.
 end_run() {
   local pid mount
-  for pid in $(ip netns pids "$1") $(grep -ls "upperdir=/[^,]*/$1/" /proc/[0-9]*/mountinfo | cut -d/ -f3); do
+  for pid in $(ip netns pids "$1") $(rooted_in "/$1/"); do
     [ "$pid" = $$ ] || [ "$pid" = $BASHPID ] || kill -9 "$pid" 2>/dev/null || true
   done
   for mount in $(awk -v run="/$1/" 'index($5 "/", run) { print $5 }' /proc/self/mountinfo | tac); do
@@ -148,6 +147,10 @@ end_run() {
   ip netns del "$1" 2>/dev/null || true
   rm -rf "/run/$1" "/var/lib/ferropod-hack/$1"
 }
+
+# rooted_in PART: the processes whose own root directory is an overlay with that part in its upper directory's path. To
+# see such an overlay mounted elsewhere is no mark of a container: every process of the host may see it.
+rooted_in() { grep -lsE "^[^ ]+ [^ ]+ [^ ]+ / / .*upperdir=[^,]*$1" /proc/[0-9]*/mountinfo | cut -d/ -f3; }
 
 # === the registry ===
 
@@ -211,7 +214,8 @@ start_ferropod() {
   wait_until 15 crictl version || { tail -n 20 "$1" >&2; die "ferropod did not start: see $1"; }
 }
 
-crictl() { "$(tool crictl)" --runtime-endpoint "$endpoint" --image-endpoint "$endpoint" "$@"; }
+# Without a configuration file of its own it warns that there is none.
+crictl() { "$(tool crictl)" --config /dev/null --runtime-endpoint "$endpoint" --image-endpoint "$endpoint" "$@"; }
 
 # traces: what pods leave on a machine, one a line, to compare before and after. The static rules and the cgroup that all
 # pods share may stay.
