@@ -73,11 +73,23 @@ fresh_package_lists() {
   touch "$mark"
 }
 
+# fetch NAME...: downloads packages that are to be unpacked, not installed, into $cache/debs.
+fetch() {
+  local name
+  mkdir -p "$cache/debs"
+  for name in "$@"; do
+    compgen -G "$cache/debs/${name}_*.deb" >/dev/null && continue
+    fresh_package_lists
+    (cd "$cache/debs" && apt-get -qq -o APT::Sandbox::User=root download "$name" >/dev/null)
+  done
+}
+
 need_basics() {
   [ "$(id -u)" = 0 ] || die "this needs root: it makes namespaces, mounts and cgroups"
   command -v cargo >/dev/null || die "cargo is missing: install Rust 1.95 or newer (https://rustup.rs)"
   command -v go >/dev/null || die "go is missing: install Go 1.26 or newer (https://go.dev/dl)"
-  need_packages gcc make pkg-config libc6-dev libseccomp-dev iproute2 nftables procps curl jq python3 docker-registry
+  need_packages gcc make pkg-config libc6-dev libseccomp-dev iproute2 nftables procps curl jq python3
+  registry_program >/dev/null
 }
 
 # === building ===
@@ -154,7 +166,17 @@ rooted_in() { grep -lsE "^[^ ]+ [^ ]+ [^ ]+ / / .*upperdir=[^,]*$1" /proc/[0-9]*
 
 # === the registry ===
 
-# start_registry STORAGE readonly|writable: Debian's docker-registry on 127.0.0.1:5000, plain HTTP.
+# Debian's docker-registry, not installed: the package starts a service.
+registry_program() {
+  local home=$cache/docker-registry
+  if [ ! -x "$home/usr/bin/docker-registry" ]; then
+    fetch docker-registry
+    dpkg-deb -x "$cache"/debs/docker-registry_*.deb "$home"
+  fi
+  echo "$home/usr/bin/docker-registry"
+}
+
+# start_registry STORAGE readonly|writable: on 127.0.0.1:5000, plain HTTP.
 start_registry() {
   local readonly=false
   [ "$2" = readonly ] && readonly=true
@@ -167,7 +189,7 @@ start_registry() {
 	  maintenance: {uploadpurging: {enabled: false}, readonly: {enabled: $readonly}}
 	http: {addr: "127.0.0.1:5000"}
 	YAML
-  docker-registry serve "$run/registry.yml" >"$run/registry.log" 2>&1 &
+  "$(registry_program)" serve "$run/registry.yml" >"$run/registry.log" 2>&1 &
   at_exit stop_pid $!
   wait_until 10 curl -sf http://127.0.0.1:5000/v2/ || { cat "$run/registry.log" >&2; die "the registry did not start"; }
 }
@@ -223,7 +245,7 @@ traces() {
   local kind
   awk -v own="/$netns" '$0 ~ own { print "mount", $5 }' /proc/self/mountinfo
   for kind in link route "-6 route" rule; do ip -o $kind show | sed "s/^[0-9]*: /$kind /; s/ state .*//"; done
-  nft list ruleset | sed -n '/elements = {/,/}/p'
+  nft list ruleset 2>/dev/null | sed -n '/elements = {/,/}/p'
   (cd /run/netns && printf 'netns %s\n' *)
   find /sys/fs/cgroup -type d -path '*/ferropod/*'
   find "$run/state" -type s

@@ -5,16 +5,6 @@ here=$repo/hack/images
 
 # === packages ===
 
-# fetch NAME...: downloads .deb files without installing them.
-fetch() {
-  local name
-  mkdir -p "$cache/debs"
-  for name in "$@"; do
-    compgen -G "$cache/debs/${name}_*.deb" >/dev/null && continue
-    (cd "$cache/debs" && apt-get -qq -o APT::Sandbox::User=root download "$name" >/dev/null)
-  done
-}
-
 # unpack ROOT NAME...
 unpack() {
   local root=$roots/$1 name
