@@ -203,6 +203,7 @@ pub struct ContainerConfig {
 
 /// A container's input and output.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[expect(clippy::struct_excessive_bools, reason = "independent flags of the interface")]
 pub struct Stdio {
     /// Standard input stays open for attachers.
     pub stdin: bool,
@@ -227,6 +228,7 @@ pub struct ImageSpec {
 
 /// A volume.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[expect(clippy::struct_excessive_bools, reason = "independent flags of the interface")]
 pub struct Mount {
     /// Absolute path in the container.
     pub container_path: String,
@@ -292,6 +294,7 @@ pub struct Resources {
 
 /// The security context of a container.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[expect(clippy::struct_excessive_bools, reason = "independent flags of the interface")]
 pub struct ContainerSecurity {
     /// Everything: capabilities, devices, unmasked /proc and /sys.
     pub privileged: bool,
