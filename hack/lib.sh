@@ -211,7 +211,7 @@ serve_ferropod() {
   start_ferropod "$1"
 }
 
-# write_config: a configuration under $run whose images all come from the loopback registry.
+# write_config: a configuration under $run, with the native network and the loopback registry for all images.
 write_config() {
   local host
   for host in registry.k8s.io gcr.io k8s.gcr.io 127.0.0.1:5000; do
@@ -222,8 +222,11 @@ write_config() {
 	root = "/var/lib/ferropod-hack/$netns/root"
 	state = "$run/state"
 	socket = "$run/ferropod.sock"
-	[registry]
-	hosts_dir = "$run/certs.d"
+	[network]
+	mode = "native"
+	[image]
+	hosts_dirs = ["$run/certs.d"]
+	registries_conf = ""
 	TOML
 }
 
