@@ -28,9 +28,9 @@ pub enum Command {
     /// Take the sandbox's updated resources into its record.
     UpdateSandbox {
         /// What the runtime itself costs.
-        overhead: Option<Resources>,
+        overhead: Option<Box<Resources>>,
         /// The containers' sum.
-        resources: Option<Resources>,
+        resources: Option<Box<Resources>>,
     },
     /// Make this container (a record in phase `Creating`).
     Create(Box<Container>),
