@@ -17,7 +17,7 @@ FORBIDDEN = {
     "pod": ASYNC | KERNEL | WIRE | {"anyhow", "ledger"},
     "spec": ASYNC | KERNEL | WIRE | {"anyhow", "ledger"},
     "names": ASYNC | KERNEL | WIRE | {"anyhow"},
-    "ledger": ASYNC | KERNEL | WIRE | {"anyhow", "pod"},
+    "ledger": KERNEL | WIRE | {"anyhow", "pod"},
     "host": WIRE | {"anyhow", "ledger", "engine", "libcontainer"},
     "network": WIRE | {"anyhow", "ledger", "engine", "libcontainer"},
     "image": WIRE | {"anyhow", "ledger", "engine", "libcontainer"},

@@ -250,7 +250,7 @@ traces() {
   for kind in link route "-6 route" rule; do ip -o $kind show | sed "s/^[0-9]*: /$kind /; s/ state .*//"; done
   nft list ruleset 2>/dev/null | sed -n '/elements = {/,/}/p'
   (cd /run/netns && printf 'netns %s\n' *)
-  find /sys/fs/cgroup -type d -path '*/ferropod/*'
+  find /sys/fs/cgroup -type d -name 'ferropod-*'
   find "$run/state" -type s
   pgrep --ns $$ --nslist net -af ferropod-shim || true
 }
