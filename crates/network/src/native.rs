@@ -1,0 +1,20 @@
+//! The embedded network: a veth pair per pod, routes instead of a bridge, nftables for what leaves the node.
+//!
+//! All kernel work of one call is done by one fresh thread: netlink sockets belong to the namespace in which they were
+//! opened, so it opens those of the host, enters the pod's namespace, opens the pod's, does everything, and ends.
+
+mod attach;
+mod base;
+mod conntrack;
+mod detach;
+mod link;
+mod pool;
+mod route;
+mod sweep;
+
+pub(crate) use attach::{attach, loopback_up};
+pub(crate) use base::Base;
+pub(crate) use detach::detach;
+pub(crate) use pool::{HostPort, Pool};
+pub use sweep::Swept;
+pub(crate) use sweep::sweep;
