@@ -249,7 +249,7 @@ traces() {
   awk -v own="/$netns" '$0 ~ own { print "mount", $5 }' /proc/self/mountinfo
   for kind in link route "-6 route" rule; do ip -o $kind show | sed "s/^[0-9]*: /$kind /; s/ state .*//"; done
   nft list ruleset 2>/dev/null | sed -n '/elements = {/,/}/p'
-  (cd /run/netns && printf 'netns %s\n' *)
+  find /run/netns -name 'ferropod-*'
   find /sys/fs/cgroup -type d -name 'ferropod-*'
   find "$run/state" -type s
   pgrep --ns $$ --nslist net -af ferropod-shim || true
