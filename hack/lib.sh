@@ -147,17 +147,27 @@ sweep_dead_runs() {
   return 0
 }
 
-# end_run NETNS: kills what still runs in the namespace and the containers of the run, then drops its mounts and files.
+# end_run NETNS: kills what still runs in the namespace and the containers of the run, then drops what pods left, its
+# mounts and its files.
 end_run() {
-  local pid mount
+  local pid id mount
   for pid in $(ip netns pids "$1") $(rooted_in "/$1/"); do
     [ "$pid" = $$ ] || [ "$pid" = $BASHPID ] || kill -9 "$pid" 2>/dev/null || true
+  done
+  for id in $(find "/run/$1" | grep -oE '[0-9a-f]{64}' | sort -u); do
+    ip netns del "ferropod-$id" 2>/dev/null || true
+    wait_until 3 drop_cgroups "ferropod-$id" || true
   done
   for mount in $(awk -v run="/$1/" 'index($5 "/", run) { print $5 }' /proc/self/mountinfo | tac); do
     umount -l "$mount" 2>/dev/null || true
   done
   ip netns del "$1" 2>/dev/null || true
   rm -rf "/run/$1" "/var/lib/ferropod-hack/$1"
+}
+
+drop_cgroups() {
+  find /sys/fs/cgroup -depth -type d -path "*/$1*" -exec rmdir {} + &&
+    [ -z "$(find /sys/fs/cgroup -type d -path "*/$1*")" ]
 }
 
 # rooted_in PART: the processes whose own root directory is an overlay with that part in its upper directory's path. To
