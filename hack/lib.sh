@@ -154,7 +154,7 @@ end_run() {
   for pid in $(ip netns pids "$1") $(rooted_in "/$1/"); do
     [ "$pid" = $$ ] || [ "$pid" = $BASHPID ] || kill -9 "$pid" 2>/dev/null || true
   done
-  for id in $(find "/run/$1" | grep -oE '[0-9a-f]{64}' | sort -u); do
+  for id in $(find "/run/$1" 2>/dev/null | grep -oE '[0-9a-f]{64}' | sort -u); do
     ip netns del "ferropod-$id" 2>/dev/null || true
     wait_until 3 drop_cgroups "ferropod-$id" || true
   done
