@@ -87,7 +87,7 @@ fn index_of(answers: &[Answer]) -> Result<u32, NetlinkError> {
 }
 
 fn inside(pod: &mut Socket, intent: &NativeIntent, pair: &Pair<'_>) -> Result<(), NetlinkError> {
-    let answers = pod.transact(vec![link::up("lo"), link::get(INSIDE)])?;
+    let answers = pod.transact(vec![link::up("lo"), link::up(INSIDE), link::get(INSIDE)])?;
     let index = index_of(&answers)?;
     let mut messages = Vec::new();
     for address in &intent.addresses {

@@ -88,7 +88,7 @@ impl Pair<'_> {
         message.with(|f| {
             end(f, self.outside, &self.outside_address).nest(IFLA_LINKINFO, |f| {
                 f.text(1, "veth").nest(2, |f| {
-                    f.nest_after(1, &link_info(0, UP), |f| {
+                    f.nest_after(1, &link_info(0, 0), |f| {
                         end(f, INSIDE, &self.inside_address)
                             .bytes(IFLA_NET_NS_FD, &netns_fd.to_ne_bytes())
                     })

@@ -102,14 +102,16 @@ fn read(answer: &Answer) -> Option<Route> {
 /// The MTU of the interface that leads out of the node; nothing when there is no way out.
 pub(super) fn uplink_mtu(socket: &mut Socket) -> Option<u32> {
     // Addresses for documentation: nobody's, so only a default route leads there.
-    let far4 = IpAddr::V4(Ipv4Addr::new(192, 0, 2, 1));
-    let far6 = IpAddr::V6(Ipv6Addr::new(0x2001, 0xdb8, 0, 0, 0, 0, 0, 1));
+    let far4 = IpAddr::V4(Ipv4Addr::new(203, 0, 113, 1));
+    let far6 = IpAddr::V6(Ipv6Addr::new(0x2001, 0xdb8, 0xffff, 0, 0, 0, 0, 1));
     let index = [far4, far6].into_iter().find_map(|far| {
         let mut fixed = vec![family(far), if far.is_ipv6() { 128 } else { 32 }];
         fixed.resize(12, 0);
         let ask = Message::new("look for the way out", GET_ROUTE, 0, &fixed);
         let answers = socket.transact(vec![ask.with(|f| f.bytes(DESTINATION, &octets(far)))]).ok()?;
-        find(answers.first()?.payload.get(12..)?, LINK).and_then(u32_of)
+        let route = &answers.first()?.payload;
+        let leads_out = route.get(7) == Some(&UNICAST);
+        find(route.get(12..)?, LINK).and_then(u32_of).filter(|_| leads_out)
     })?;
-    mtu_of(socket, index).filter(|mtu| *mtu >= 1280)
+    mtu_of(socket, index).filter(|mtu| (1280..=65_535).contains(mtu))
 }

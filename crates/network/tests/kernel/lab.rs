@@ -12,17 +12,17 @@ use network::{Attachment, Config, Mode, Netns, Network, PortMapping, Protocol, R
 use nix::sched::{CloneFlags, setns, unshare};
 
 /// How long a level may take to be reached.
-pub const SOON: Duration = Duration::from_secs(5);
+pub(crate) const SOON: Duration = Duration::from_secs(5);
 
 /// A network namespace without a name.
 #[derive(Clone)]
-pub struct Place {
+pub(crate) struct Place {
     fd: Arc<OwnedFd>,
 }
 
 impl Place {
     /// A fresh one, its loopback down.
-    pub fn new() -> Self {
+    pub(crate) fn new() -> Self {
         let make = || {
             unshare(CloneFlags::CLONE_NEWNET).unwrap();
             OwnedFd::from(std::fs::File::open("/proc/thread-self/ns/net").unwrap())
@@ -30,16 +30,16 @@ impl Place {
         Self { fd: Arc::new(std::thread::spawn(make).join().unwrap()) }
     }
 
-    pub fn path(&self) -> PathBuf {
+    pub(crate) fn path(&self) -> PathBuf {
         format!("/proc/{}/fd/{}", std::process::id(), self.fd.as_raw_fd()).into()
     }
 
-    pub fn netns(&self) -> Netns {
+    pub(crate) fn netns(&self) -> Netns {
         Netns { path: self.path(), fd: Arc::clone(&self.fd) }
     }
 
     /// Runs it on a thread in this namespace.
-    pub fn inside<T: Send>(&self, work: impl FnOnce() -> T + Send) -> T {
+    pub(crate) fn inside<T: Send>(&self, work: impl FnOnce() -> T + Send) -> T {
         std::thread::scope(|scope| {
             let enter = || {
                 setns(self.fd.as_fd(), CloneFlags::CLONE_NEWNET).unwrap();
@@ -50,12 +50,12 @@ impl Place {
     }
 
     /// What a shell here prints; it must succeed.
-    pub fn sh(&self, script: &str) -> String {
+    pub(crate) fn sh(&self, script: &str) -> String {
         self.inside(|| sh(script))
     }
 
     /// Answers every TCP connection to the port with the address it came from.
-    pub fn serve_tcp(&self, port: u16) {
+    pub(crate) fn serve_tcp(&self, port: u16) {
         let listener = self.inside(|| TcpListener::bind(SocketAddr::from(([0u16; 8], port))).unwrap());
         std::thread::spawn(move || {
             for stream in listener.incoming() {
@@ -67,7 +67,7 @@ impl Place {
     }
 
     /// The same for datagrams, with `name` before the address.
-    pub fn serve_udp(&self, port: u16, name: &'static str) {
+    pub(crate) fn serve_udp(&self, port: u16, name: &'static str) {
         let socket = self.inside(|| UdpSocket::bind(SocketAddr::from(([0u16; 8], port))).unwrap());
         std::thread::spawn(move || {
             let mut buffer = [0; 64];
@@ -78,7 +78,7 @@ impl Place {
     }
 
     /// What a TCP server answers: the address it saw.
-    pub fn ask_tcp(&self, to: &str, port: u16) -> std::io::Result<String> {
+    pub(crate) fn ask_tcp(&self, to: &str, port: u16) -> std::io::Result<String> {
         let to = SocketAddr::new(to.parse().unwrap(), port);
         self.inside(|| {
             let mut stream = TcpStream::connect_timeout(&to, Duration::from_secs(2))?;
@@ -89,18 +89,18 @@ impl Place {
         })
     }
 
-    pub fn ask_udp(&self, to: &str, port: u16) -> std::io::Result<String> {
+    pub(crate) fn ask_udp(&self, to: &str, port: u16) -> std::io::Result<String> {
         let socket = self.udp_client(if to.contains(':') { "::" } else { "0.0.0.0" });
         exchange(&socket, to, port)
     }
 
-    pub fn udp_client(&self, bind: &str) -> UdpSocket {
+    pub(crate) fn udp_client(&self, bind: &str) -> UdpSocket {
         let bind: IpAddr = bind.parse().unwrap();
         self.inside(|| UdpSocket::bind(SocketAddr::new(bind, 0)).unwrap())
     }
 }
 
-pub fn exchange(socket: &UdpSocket, to: &str, port: u16) -> std::io::Result<String> {
+pub(crate) fn exchange(socket: &UdpSocket, to: &str, port: u16) -> std::io::Result<String> {
     socket.set_read_timeout(Some(Duration::from_millis(700)))?;
     let to = SocketAddr::new(to.parse().unwrap(), port);
     let mut buffer = [0; 64];
@@ -120,7 +120,7 @@ fn canonical(address: SocketAddr) -> IpAddr {
 }
 
 #[expect(clippy::disallowed_methods, reason = "a test asks the tools what they see")]
-pub fn sh(script: &str) -> String {
+pub(crate) fn sh(script: &str) -> String {
     let output = std::process::Command::new("sh").args(["-ec", script]).output().unwrap();
     let text = |bytes: &[u8]| String::from_utf8_lossy(bytes).into_owned();
     assert!(output.status.success(), "{script}: {}{}", text(&output.stdout), text(&output.stderr));
@@ -128,7 +128,7 @@ pub fn sh(script: &str) -> String {
 }
 
 /// Waits until it holds.
-pub fn eventually(what: &str, holds: impl Fn() -> bool) {
+pub(crate) fn eventually(what: &str, holds: impl Fn() -> bool) {
     let start = Instant::now();
     while !holds() {
         assert!(start.elapsed() < SOON, "not within {SOON:?}: {what}");
@@ -138,7 +138,7 @@ pub fn eventually(what: &str, holds: impl Fn() -> bool) {
 
 /// Runs the test in a fresh namespace that plays the node: lo up, and a world outside behind `up0`
 /// (node 192.0.2.1 and 2001:db8::1, world 192.0.2.2 and 2001:db8::2).
-pub fn on_node<F: Future<Output = ()>>(test: impl FnOnce(Place) -> F + Send + 'static) {
+pub(crate) fn on_node<F: Future<Output = ()>>(test: impl FnOnce(Place) -> F + Send + 'static) {
     let node = Place::new();
     let runtime_of_node = node.clone();
     node.inside(move || {
@@ -149,7 +149,7 @@ pub fn on_node<F: Future<Output = ()>>(test: impl FnOnce(Place) -> F + Send + 's
 }
 
 /// A world outside the node.
-pub fn world(node: &Place) -> Place {
+pub(crate) fn world(node: &Place) -> Place {
     let world = Place::new();
     let path = world.path();
     node.sh(&format!(
@@ -168,15 +168,15 @@ pub fn world(node: &Place) -> Place {
     world
 }
 
-pub fn config() -> Config {
+pub(crate) fn config() -> Config {
     Config { mode: Mode::Native, ..Config::default() }
 }
 
-pub fn sandbox(n: u8) -> SandboxId {
+pub(crate) fn sandbox(n: u8) -> SandboxId {
     SandboxId::from_random([n; 32])
 }
 
-pub fn request(n: u8, ports: &[PortMapping]) -> Request {
+pub(crate) fn request(n: u8, ports: &[PortMapping]) -> Request {
     let name = format!("pod{n}");
     Request {
         sandbox: sandbox(n),
@@ -188,25 +188,25 @@ pub fn request(n: u8, ports: &[PortMapping]) -> Request {
     }
 }
 
-pub fn port(protocol: Protocol, host_port: u16, container_port: u16) -> PortMapping {
+pub(crate) fn port(protocol: Protocol, host_port: u16, container_port: u16) -> PortMapping {
     PortMapping { protocol, container_port, host_port, host_ip: None }
 }
 
 /// A pod that has its network.
-pub struct Pod {
-    pub place: Place,
-    pub attachment: Attachment,
+pub(crate) struct Pod {
+    pub(crate) place: Place,
+    pub(crate) attachment: Attachment,
 }
 
 impl Pod {
-    pub async fn new(network: &Network, n: u8, ports: &[PortMapping]) -> Self {
+    pub(crate) async fn new(network: &Network, n: u8, ports: &[PortMapping]) -> Self {
         let place = Place::new();
         let intent = network.plan(&request(n, ports)).unwrap();
         let attachment = network.attach(&intent, &place.netns()).await.unwrap();
         Self { place, attachment }
     }
 
-    pub fn address(&self, ipv6: bool) -> String {
+    pub(crate) fn address(&self, ipv6: bool) -> String {
         let found = self.attachment.addresses.iter().find(|a| a.is_ipv6() == ipv6);
         found.unwrap().to_string()
     }
