@@ -26,6 +26,7 @@ mod raw;
 pub mod socket;
 
 pub use frame::{Decoder, Frame, FrameError, encode};
+pub use inherited::*;
 pub use socket::{Outbox, Received, SocketError, receive, recv, send};
 
 /// The messages of `proto/shim/v1.proto`.
