@@ -1,0 +1,92 @@
+//! The mount table, as /proc tells it.
+
+use std::ffi::OsString;
+use std::fs;
+use std::os::unix::ffi::{OsStrExt, OsStringExt};
+use std::path::{Path, PathBuf};
+
+use crate::FsError;
+
+/// One line of mountinfo.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct MountInfo {
+    /// Unique among all mount namespaces while the mount lives.
+    pub id: u64,
+    /// Where it is.
+    pub point: PathBuf,
+    /// Its file system's type.
+    pub kind: String,
+    /// Mounts below it travel to its peers.
+    pub shared: bool,
+}
+
+/// The mounts of this process, in the order in which they were made.
+pub fn mounts() -> Result<Vec<MountInfo>, FsError> {
+    mounts_of("self")
+}
+
+/// The mounts of a process: a pid, or `self`.
+pub fn mounts_of(pid: &str) -> Result<Vec<MountInfo>, FsError> {
+    let path = PathBuf::from(format!("/proc/{pid}/mountinfo"));
+    let bytes = fs::read(&path).map_err(FsError::at("read", &path))?;
+    Ok(bytes.split(|b| *b == b'\n').filter_map(parse).collect())
+}
+
+/// Whether something is mounted at exactly this path, which has no symlink in it.
+pub fn is_mount_point(path: &Path) -> Result<bool, FsError> {
+    Ok(mounts()?.iter().any(|mount| mount.point == path))
+}
+
+fn parse(line: &[u8]) -> Option<MountInfo> {
+    let mut fields = line.split(|b| *b == b' ');
+    let id = std::str::from_utf8(fields.next()?).ok()?.parse().ok()?;
+    let point = unescape(fields.nth(3)?);
+    let mut shared = false;
+    // Past the options, as many tags as it has, up to a dash.
+    for tag in fields.by_ref().skip(1).take_while(|field| *field != b"-") {
+        shared |= tag.starts_with(b"shared:");
+    }
+    let kind = String::from_utf8_lossy(fields.next()?).into_owned();
+    Some(MountInfo { id, point, kind, shared })
+}
+
+/// Blanks, tabs, newlines and backslashes are written in octal.
+fn unescape(field: &[u8]) -> PathBuf {
+    let mut out = Vec::with_capacity(field.len());
+    let mut rest = field;
+    while let [first, tail @ ..] = rest {
+        rest = match (first, tail) {
+            (b'\\', [a @ b'0'..=b'3', b @ b'0'..=b'7', c @ b'0'..=b'7', after @ ..]) => {
+                out.push((a - b'0') * 64 + (b - b'0') * 8 + (c - b'0'));
+                after
+            }
+            _ => {
+                out.push(*first);
+                tail
+            }
+        };
+    }
+    PathBuf::from(OsString::from_vec(out))
+}
+
+impl MountInfo {
+    /// Whether it lies below this directory, or at it.
+    pub fn is_in(&self, dir: &Path) -> bool {
+        self.point.starts_with(dir) && !dir.as_os_str().as_bytes().is_empty()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_line_of_mountinfo_is_read_whatever_its_path_holds() {
+        let line = b"36 35 98:0 /r /mnt\\0402\\134x rw,noatime master:1 shared:7 - ext4 /dev/x rw";
+        let mount = parse(line).unwrap();
+        assert_eq!((mount.id, mount.shared, mount.kind.as_str()), (36, true, "ext4"));
+        assert_eq!(mount.point, Path::new("/mnt 2\\x"));
+        assert!(!parse(b"1 1 0:1 / / rw - proc proc rw").unwrap().shared);
+        assert!(mounts().unwrap().iter().any(|m| m.point == Path::new("/proc")));
+    }
+}

@@ -1,0 +1,147 @@
+//! System calls that nix does not wrap: errors as `io::Error`, descriptors owned and close-on-exec.
+
+use std::ffi::{CStr, CString};
+use std::io;
+use std::os::fd::{AsRawFd, BorrowedFd, FromRawFd, OwnedFd};
+
+use tokio::io::Interest;
+use tokio::io::unix::AsyncFd;
+
+mod child;
+
+pub(crate) use child::{Birth, Newborn, spawn};
+
+const FSOPEN_CLOEXEC: libc::c_uint = 1;
+const FSMOUNT_CLOEXEC: libc::c_uint = 1;
+const FSCONFIG_SET_STRING: libc::c_uint = 1;
+const FSCONFIG_CMD_CREATE: libc::c_uint = 6;
+
+fn checked(result: libc::c_long) -> io::Result<libc::c_int> {
+    if result < 0 {
+        return Err(io::Error::last_os_error());
+    }
+    libc::c_int::try_from(result).map_err(io::Error::other)
+}
+
+fn owned(result: libc::c_long) -> io::Result<OwnedFd> {
+    let fd = checked(result)?;
+    // SAFETY: the system call has just returned this descriptor, and nobody else knows it.
+    Ok(unsafe { OwnedFd::from_raw_fd(fd) })
+}
+
+/// A descriptor of a process.
+pub(crate) fn pidfd_open(pid: i32) -> io::Result<OwnedFd> {
+    // SAFETY: takes two integers.
+    owned(unsafe { libc::syscall(libc::SYS_pidfd_open, pid, 0) })
+}
+
+/// Signals the process of a pidfd.
+pub(crate) fn pidfd_send_signal(pidfd: BorrowedFd<'_>, signal: i32) -> io::Result<()> {
+    let info = std::ptr::null::<libc::siginfo_t>();
+    // SAFETY: a null siginfo is what kill(2) would send.
+    let result =
+        unsafe { libc::syscall(libc::SYS_pidfd_send_signal, pidfd.as_raw_fd(), signal, info, 0) };
+    checked(result).map(drop)
+}
+
+/// A new file system of this type, to be configured.
+pub(crate) fn fsopen(kind: &CStr) -> io::Result<OwnedFd> {
+    // SAFETY: the name outlives the call.
+    owned(unsafe { libc::syscall(libc::SYS_fsopen, kind.as_ptr(), FSOPEN_CLOEXEC) })
+}
+
+/// Sets an option of a file system that is not made yet.
+pub(crate) fn fsconfig_set(fs: BorrowedFd<'_>, key: &CStr, value: &CStr) -> io::Result<()> {
+    let fs = fs.as_raw_fd();
+    let (key, value) = (key.as_ptr(), value.as_ptr());
+    // SAFETY: both strings outlive the call.
+    let result =
+        unsafe { libc::syscall(libc::SYS_fsconfig, fs, FSCONFIG_SET_STRING, key, value, 0) };
+    checked(result).map(drop)
+}
+
+/// Makes the file system.
+pub(crate) fn fsconfig_create(fs: BorrowedFd<'_>) -> io::Result<()> {
+    let none = std::ptr::null::<libc::c_char>();
+    let fs = fs.as_raw_fd();
+    // SAFETY: this command takes neither key nor value.
+    let result =
+        unsafe { libc::syscall(libc::SYS_fsconfig, fs, FSCONFIG_CMD_CREATE, none, none, 0) };
+    checked(result).map(drop)
+}
+
+/// Mounts it nowhere yet, with these `MOUNT_ATTR_` bits.
+pub(crate) fn fsmount(fs: BorrowedFd<'_>, attributes: u64) -> io::Result<OwnedFd> {
+    let fs = fs.as_raw_fd();
+    // SAFETY: takes integers only.
+    owned(unsafe { libc::syscall(libc::SYS_fsmount, fs, FSMOUNT_CLOEXEC, attributes) })
+}
+
+/// Attaches a detached mount at a path.
+pub(crate) fn move_mount(mount: BorrowedFd<'_>, to: &CStr) -> io::Result<()> {
+    let (mount, empty) = (mount.as_raw_fd(), c"".as_ptr());
+    let (at, to, flags) = (libc::AT_FDCWD, to.as_ptr(), libc::MOVE_MOUNT_F_EMPTY_PATH);
+    // SAFETY: both strings outlive the call.
+    let result = unsafe { libc::syscall(libc::SYS_move_mount, mount, empty, at, to, flags) };
+    checked(result).map(drop)
+}
+
+/// Adds these `MOUNT_ATTR_` bits to one mount.
+pub(crate) fn mount_setattr(mount: BorrowedFd<'_>, set: u64) -> io::Result<()> {
+    let attr = libc::mount_attr { attr_set: set, attr_clr: 0, propagation: 0, userns_fd: 0 };
+    let (mount, empty, flags) = (mount.as_raw_fd(), c"".as_ptr(), libc::AT_EMPTY_PATH);
+    let (attr, size) = (&raw const attr, size_of::<libc::mount_attr>());
+    // SAFETY: the string and the structure outlive the call, and the size is the structure's.
+    let result = unsafe { libc::syscall(libc::SYS_mount_setattr, mount, empty, flags, attr, size) };
+    checked(result).map(drop)
+}
+
+/// Fills the buffer from the kernel's random pool.
+pub(crate) fn random(buffer: &mut [u8]) -> io::Result<()> {
+    let mut filled = 0;
+    while let Some(rest) = buffer.get_mut(filled..).filter(|rest| !rest.is_empty()) {
+        // SAFETY: the pointer and the length are of one live slice.
+        let got = unsafe { libc::getrandom(rest.as_mut_ptr().cast(), rest.len(), 0) };
+        match usize::try_from(got) {
+            Ok(got) => filled += got,
+            Err(_) => return Err(io::Error::last_os_error()),
+        }
+    }
+    Ok(())
+}
+
+/// A file in memory that can be sealed.
+pub(crate) fn memfd(name: &CStr) -> io::Result<OwnedFd> {
+    let flags = libc::MFD_CLOEXEC | libc::MFD_ALLOW_SEALING;
+    // SAFETY: the name outlives the call.
+    let fd = unsafe { libc::memfd_create(name.as_ptr(), flags | libc::MFD_EXEC) };
+    if fd < 0 {
+        // Kernels before 6.3 know no MFD_EXEC.
+        // SAFETY: as above.
+        return owned(unsafe { libc::memfd_create(name.as_ptr(), flags) }.into());
+    }
+    owned(fd.into())
+}
+
+/// Whether openat2 resolves inside a directory here: the answer to one harmless call.
+pub(crate) fn openat2_in_root(dir: BorrowedFd<'_>) -> io::Result<OwnedFd> {
+    // SAFETY: all zero is a valid open_how.
+    let mut how: libc::open_how = unsafe { std::mem::zeroed() };
+    how.flags = u64::try_from(libc::O_PATH | libc::O_CLOEXEC).unwrap_or_default();
+    how.resolve = libc::RESOLVE_IN_ROOT;
+    let (how, size) = (&raw const how, size_of::<libc::open_how>());
+    let (dir, path) = (dir.as_raw_fd(), c".".as_ptr());
+    // SAFETY: the string and the structure outlive the call, and the size is the structure's.
+    owned(unsafe { libc::syscall(libc::SYS_openat2, dir, path, how, size) })
+}
+
+/// A string for the kernel; a NUL inside is an invalid argument.
+pub(crate) fn c_string(bytes: impl Into<Vec<u8>>) -> io::Result<CString> {
+    CString::new(bytes).map_err(|e| io::Error::new(io::ErrorKind::InvalidInput, e))
+}
+
+/// Readiness of an owned descriptor, told by the tokio runtime that this is called in.
+pub(crate) fn watch(fd: OwnedFd, interest: Interest) -> io::Result<AsyncFd<OwnedFd>> {
+    // SAFETY: an `OwnedFd` stays open and has one number until it is dropped, which is with the `AsyncFd`.
+    Ok(unsafe { AsyncFd::register_with_interest(fd, interest) }?)
+}

@@ -1,0 +1,142 @@
+//! A program in a process of its own, born where it belongs.
+//!
+//! clone3 without `CLONE_VM`: the child owns a copy of this process, of which only the calling thread goes on. Until exec
+//! it may not allocate, lock or log; so everything it needs is laid out before it is born.
+
+use std::ffi::CString;
+use std::io::{self, Read};
+use std::os::fd::{AsRawFd, BorrowedFd, FromRawFd, OwnedFd};
+
+use nix::fcntl::{FcntlArg, fcntl};
+use nix::sys::signal::{SigSet, SigmaskHow};
+
+use super::checked;
+
+/// Descriptors are first copied to numbers that no target has.
+const ABOVE_TARGETS: i32 = 64;
+
+/// What is to be born.
+pub(crate) struct Birth<'a> {
+    /// The program's file.
+    pub(crate) program: BorrowedFd<'a>,
+    /// Its arguments, its own name first. Its environment is empty.
+    pub(crate) args: &'a [CString],
+    /// The descriptors 0, 1, 2, … that it finds open; all others are closed.
+    pub(crate) fds: &'a [BorrowedFd<'a>],
+    /// The cgroup2 directory that it is born in.
+    pub(crate) cgroup: Option<BorrowedFd<'a>>,
+}
+
+/// What was born.
+pub(crate) struct Newborn {
+    pub(crate) pid: i32,
+    pub(crate) pidfd: OwnedFd,
+}
+
+/// Everything the child touches.
+struct Layout {
+    program: i32,
+    argv: Vec<*const libc::c_char>,
+    envp: [*const libc::c_char; 1],
+    /// Numbers at or above [`ABOVE_TARGETS`], in the order of their targets.
+    sources: Vec<i32>,
+    report: i32,
+}
+
+/// Starts the program in a new session, in `/`, with default signals. Returns when it has been executed.
+pub(crate) fn spawn(birth: &Birth<'_>) -> io::Result<Newborn> {
+    let raised = birth.fds.iter().map(raise).collect::<io::Result<Vec<OwnedFd>>>()?;
+    let program = raise(&birth.program)?;
+    let (report_in, report_out) = nix::unistd::pipe2(nix::fcntl::OFlag::O_CLOEXEC)?;
+    let report_out = raise(&report_out)?;
+    let end = std::ptr::null();
+    let layout = Layout {
+        program: program.as_raw_fd(),
+        argv: birth.args.iter().map(|arg| arg.as_ptr()).chain([end]).collect(),
+        envp: [end],
+        sources: raised.iter().map(AsRawFd::as_raw_fd).collect(),
+        report: report_out.as_raw_fd(),
+    };
+    // A signal between birth and exec would run this process's handlers in the child.
+    let mask = SigSet::all().thread_swap_mask(SigmaskHow::SIG_SETMASK)?;
+    let born = clone3(birth.cgroup, &layout);
+    mask.thread_set_mask()?;
+    let born = born?;
+    drop(report_out);
+    match told(report_in) {
+        None => Ok(born),
+        Some(error) => {
+            let id = nix::sys::wait::Id::PIDFd(std::os::fd::AsFd::as_fd(&born.pidfd));
+            nix::sys::wait::waitid(id, nix::sys::wait::WaitPidFlag::WEXITED)?;
+            Err(error)
+        }
+    }
+}
+
+fn raise(fd: &impl AsRawFd) -> io::Result<OwnedFd> {
+    let copy = fcntl(fd.as_raw_fd(), FcntlArg::F_DUPFD_CLOEXEC(ABOVE_TARGETS))?;
+    // SAFETY: fcntl has just returned this descriptor.
+    Ok(unsafe { OwnedFd::from_raw_fd(copy) })
+}
+
+/// The child's errno; nothing when exec closed the pipe.
+fn told(report: OwnedFd) -> Option<io::Error> {
+    let mut bytes = [0; 4];
+    let read = std::fs::File::from(report).read_exact(&mut bytes);
+    read.ok().map(|()| io::Error::from_raw_os_error(i32::from_ne_bytes(bytes)))
+}
+
+fn clone3(cgroup: Option<BorrowedFd<'_>>, layout: &Layout) -> io::Result<Newborn> {
+    let mut pidfd: libc::c_int = -1;
+    // SAFETY: all zero is a valid clone_args.
+    let mut args: libc::clone_args = unsafe { std::mem::zeroed() };
+    args.flags = u64::try_from(libc::CLONE_PIDFD).unwrap_or_default();
+    args.pidfd = (&raw mut pidfd).expose_provenance() as u64;
+    args.exit_signal = u64::try_from(libc::SIGCHLD).unwrap_or_default();
+    if let Some(cgroup) = cgroup {
+        args.flags |= 0x2_0000_0000; // CLONE_INTO_CGROUP
+        args.cgroup = u64::try_from(cgroup.as_raw_fd()).unwrap_or_default();
+    }
+    let size = size_of::<libc::clone_args>();
+    // SAFETY: the structure outlives the call and has this size. The child gets a copy of this stack, and leaves by
+    // `become_program`, which never returns.
+    let pid = checked(unsafe { libc::syscall(libc::SYS_clone3, &raw mut args, size) })?;
+    if pid == 0 {
+        become_program(layout);
+    }
+    // SAFETY: the kernel has filled it with a descriptor of the child.
+    Ok(Newborn { pid, pidfd: unsafe { OwnedFd::from_raw_fd(pidfd) } })
+}
+
+/// The child's life: only system calls, none of which allocates.
+fn become_program(layout: &Layout) -> ! {
+    let errno = match prepare(layout) {
+        Ok(()) => execute(layout),
+        Err(errno) => errno,
+    };
+    let bytes = i32::to_ne_bytes(errno);
+    // SAFETY: the pointer and the length are of one live array.
+    unsafe { libc::write(layout.report, bytes.as_ptr().cast(), bytes.len()) };
+    // SAFETY: ends the process without running anything of its parent's.
+    unsafe { libc::_exit(127) }
+}
+
+fn prepare(layout: &Layout) -> Result<(), i32> {
+    let no = |e: nix::errno::Errno| e as i32;
+    nix::unistd::setsid().map_err(no)?;
+    nix::unistd::chdir(c"/").map_err(no)?;
+    for (target, source) in (0..).zip(&layout.sources) {
+        nix::unistd::dup2(*source, target).map_err(no)?;
+    }
+    // SAFETY: SIG_DFL is a valid disposition; Rust's runtime ignores this signal, and exec would keep that.
+    unsafe { libc::signal(libc::SIGPIPE, libc::SIG_DFL) };
+    SigSet::empty().thread_set_mask().map_err(no)
+}
+
+fn execute(layout: &Layout) -> i32 {
+    let (argv, envp) = (layout.argv.as_ptr(), layout.envp.as_ptr());
+    let (program, name, flags) = (layout.program, c"".as_ptr(), libc::AT_EMPTY_PATH);
+    // SAFETY: both arrays end with a null pointer, and their strings live in this process's memory.
+    unsafe { libc::syscall(libc::SYS_execveat, program, name, argv, envp, flags) };
+    nix::errno::Errno::last_raw()
+}
