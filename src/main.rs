@@ -1,2 +1,95 @@
-//! Being built.
-fn main() {}
+//! Ferropod: a container runtime for Kubernetes nodes. This is the daemon, and the command line that talks to it.
+//!
+//! It translates and wires up, and owns no lifecycle: pods are the engine's, images and networks their crates'.
+//!
+//! | module | holds |
+//! |---|---|
+//! | [`args`] | what was typed |
+//! | [`config`] | what it means: files, drop-ins and flags, checked once |
+//! | [`check`] | what the node has and lacks |
+//! | [`serve`] | the socket, the layers around every call, the end |
+//! | [`cri`] | the CRI's services: parse, one call, reply |
+//! | [`client`] | `ferropod image …` |
+
+use std::io::{self, IsTerminal, Write};
+use std::process::ExitCode;
+
+use anyhow::Context;
+use clap::{CommandFactory, Parser};
+use tracing_subscriber::EnvFilter;
+
+use args::{Arguments, Command, Place};
+use config::{Config, LogFormat};
+
+mod args;
+mod check;
+mod client;
+mod config;
+mod cri;
+mod serve;
+
+fn main() -> ExitCode {
+    match run(Arguments::parse()) {
+        Ok(code) => code,
+        Err(error) => {
+            report(&error);
+            ExitCode::FAILURE
+        }
+    }
+}
+
+fn run(args: Arguments) -> anyhow::Result<ExitCode> {
+    let Arguments { place, command } = args;
+    match command {
+        Command::Serve(flags) => serve(&Config::load(&place, flags.network)?)?,
+        Command::Check => return Ok(check::run(&load(&place)?)?),
+        Command::Config(args::Config::Default) => print(config::DEFAULT)?,
+        Command::Image(command) => client::run(&load(&place)?.socket(), command)?,
+        Command::Completions { shell } => {
+            let mut command = Arguments::command();
+            clap_complete::generate(shell, &mut command, "ferropod", &mut io::stdout());
+        }
+        Command::Version => print(concat!("ferropod ", env!("CARGO_PKG_VERSION"), "\n"))?,
+    }
+    Ok(ExitCode::SUCCESS)
+}
+
+fn load(place: &Place) -> Result<Config, config::ConfigError> {
+    Config::load(place, None)
+}
+
+fn serve(config: &Config) -> anyhow::Result<()> {
+    start_log(config)?;
+    serve::place::in_init_mount_namespace()?;
+    serve::place::raise_open_files();
+    serve::place::make_dir(&config.root, 0o700)?;
+    // Containers in a user namespace reach what is staged for them through it; what is in it is shut by its own mode.
+    serve::place::make_dir(&config.state, 0o711)?;
+    let _locks =
+        [serve::lock::DirLock::take(&config.root)?, serve::lock::DirLock::take(&config.state)?];
+    let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build();
+    runtime.context("start the async runtime")?.block_on(async {
+        serve::metrics::start(&config.metrics.address).await?;
+        Ok(())
+    })
+}
+
+fn start_log(config: &Config) -> anyhow::Result<()> {
+    let filter = EnvFilter::try_new(&config.log.level).context("log.level")?;
+    let log = tracing_subscriber::fmt().with_env_filter(filter).with_writer(io::stderr);
+    match config.log.format {
+        LogFormat::Text => log.with_ansi(io::stderr().is_terminal()).init(),
+        LogFormat::Json => log.json().init(),
+    }
+    Ok(())
+}
+
+fn print(text: &str) -> io::Result<()> {
+    io::stdout().write_all(text.as_bytes())
+}
+
+/// The whole chain on one line: each part says what its source does not.
+fn report(error: &anyhow::Error) {
+    // Nobody is left to be told when this fails.
+    drop(writeln!(io::stderr(), "ferropod: {error:#}"));
+}

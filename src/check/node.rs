@@ -1,0 +1,107 @@
+//! The node: where the daemon stands, what its configuration points to, what stands beside it.
+
+use std::path::{Path, PathBuf};
+
+use nix::sys::statvfs::statvfs;
+
+use super::Finding;
+use crate::config::{Config, NetworkMode};
+use crate::serve::place;
+
+const ROOM: u64 = 2 << 30;
+const PROGRAMS: [&str; 2] = ["ferropod-shim", "ferropod-launch"];
+
+pub(super) fn findings(config: &Config) -> Vec<Finding> {
+    let mut findings = vec![mount_namespace(), programs(config), disk(config), state(config)];
+    findings.push(cni(config));
+    findings
+}
+
+fn mount_namespace() -> Finding {
+    match place::in_init_mount_namespace() {
+        Ok(()) => Finding::good("mount namespace", "PID 1's"),
+        Err(_) => Finding::bad(
+            "mount namespace",
+            "not PID 1's: pins of network namespaces and Bidirectional mounts would not reach the host",
+            "take PrivateTmp, ProtectSystem and the like out of the unit, or use nsenter --mount=/proc/1/ns/mnt",
+        ),
+    }
+}
+
+fn programs(config: &Config) -> Finding {
+    let Some(dir) = config.programs() else {
+        return Finding::bad(
+            "programs",
+            "this program's directory is unknown",
+            "set runtime.programs",
+        );
+    };
+    let missing: Vec<_> = PROGRAMS.into_iter().filter(|name| !dir.join(name).is_file()).collect();
+    if missing.is_empty() {
+        return Finding::good("programs", format!("in {}", dir.display()));
+    }
+    let fact = format!("{} not in {}", missing.join(" and "), dir.display());
+    Finding::bad("programs", fact, "install all three together, or set runtime.programs")
+}
+
+fn disk(config: &Config) -> Finding {
+    let there = nearest(&config.root);
+    let Ok(room) = statvfs(&there) else {
+        let fact = format!("{} cannot be asked", there.display());
+        return Finding::bad("disk", fact, "set root to a directory on a local disk");
+    };
+    let free = room.blocks_available().saturating_mul(room.fragment_size());
+    let fact = format!("{} MiB free for {}", free >> 20, config.root.display());
+    if free >= ROOM {
+        return Finding::good("disk", fact);
+    }
+    Finding::weak("disk", fact, "images and containers need room: 2 GiB at the least")
+}
+
+/// What a reboot ends should end with it, and be fast.
+fn state(config: &Config) -> Finding {
+    use nix::sys::statfs::{TMPFS_MAGIC, statfs};
+    let there = nearest(&config.state);
+    let fact = format!("{} on {}", config.state.display(), there.display());
+    match statfs(&there) {
+        Ok(what) if what.filesystem_type() == TMPFS_MAGIC => Finding::good("state", fact),
+        _ => Finding::weak(
+            "state",
+            format!("{fact}, which is no tmpfs: each pod waits for the disk"),
+            "set state to a directory below /run",
+        ),
+    }
+}
+
+fn cni(config: &Config) -> Finding {
+    let dir = &config.network.cni.config_dir;
+    let first = first_configuration(dir);
+    let shown = dir.display();
+    match (config.network.mode, first) {
+        (NetworkMode::Native, _) => Finding::good("network", "the embedded one"),
+        (NetworkMode::Auto, None) => {
+            Finding::good("network", format!("the embedded one: no CNI configuration in {shown}"))
+        }
+        (NetworkMode::Cni | NetworkMode::Auto, Some(path)) => {
+            Finding::good("network", format!("CNI, by {}", path.display()))
+        }
+        (NetworkMode::Cni, None) => Finding::weak(
+            "network",
+            format!("CNI is configured, and {shown} has no configuration yet: pods must wait"),
+            "install the cluster's network, or set network.mode = \"auto\"",
+        ),
+    }
+}
+
+fn first_configuration(dir: &Path) -> Option<PathBuf> {
+    let named = |path: &PathBuf| {
+        path.extension().is_some_and(|end| end == "conf" || end == "conflist" || end == "json")
+    };
+    let entries = dir.read_dir().ok()?;
+    entries.filter_map(|entry| Some(entry.ok()?.path())).filter(named).min()
+}
+
+/// The directory itself or, where it is still to be made, the one above that exists.
+fn nearest(path: &Path) -> PathBuf {
+    path.ancestors().find(|path| path.exists()).unwrap_or_else(|| Path::new("/")).to_owned()
+}

@@ -1,0 +1,214 @@
+//! Namespaces, profiles and capabilities: what a sandbox and a container have alike.
+
+use cri_proto::cri;
+use pod::config::{NamespaceMode, Namespaces, SecurityProfile};
+
+use super::{At, Invalid, absolute, id, known};
+
+/// All of Linux's, without `CAP_`.
+const CAPABILITIES: [&str; 41] = [
+    "AUDIT_CONTROL",
+    "AUDIT_READ",
+    "AUDIT_WRITE",
+    "BLOCK_SUSPEND",
+    "BPF",
+    "CHECKPOINT_RESTORE",
+    "CHOWN",
+    "DAC_OVERRIDE",
+    "DAC_READ_SEARCH",
+    "FOWNER",
+    "FSETID",
+    "IPC_LOCK",
+    "IPC_OWNER",
+    "KILL",
+    "LEASE",
+    "LINUX_IMMUTABLE",
+    "MAC_ADMIN",
+    "MAC_OVERRIDE",
+    "MKNOD",
+    "NET_ADMIN",
+    "NET_BIND_SERVICE",
+    "NET_BROADCAST",
+    "NET_RAW",
+    "PERFMON",
+    "SETFCAP",
+    "SETGID",
+    "SETPCAP",
+    "SETUID",
+    "SYS_ADMIN",
+    "SYS_BOOT",
+    "SYS_CHROOT",
+    "SYS_MODULE",
+    "SYS_NICE",
+    "SYS_PACCT",
+    "SYS_PTRACE",
+    "SYS_RAWIO",
+    "SYS_RESOURCE",
+    "SYS_TIME",
+    "SYS_TTY_CONFIG",
+    "SYSLOG",
+    "WAKE_ALARM",
+];
+
+/// Whose namespaces are asked about.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Whose {
+    Sandbox,
+    Container,
+}
+
+/// Absent means POD throughout, the enum's zero.
+pub(super) fn namespaces(
+    at: &At<'_>,
+    wire: Option<&cri::NamespaceOption>,
+    whose: Whose,
+) -> Result<Namespaces, Invalid> {
+    let Some(wire) = wire else { return Ok(Namespaces::default()) };
+    let pid = mode(&at.field("pid"), wire.pid)?;
+    let target = match (pid, whose) {
+        (NamespaceMode::Target, Whose::Sandbox) => {
+            return Err(at.field("pid").invalid("a sandbox cannot join a container"));
+        }
+        (NamespaceMode::Target, Whose::Container) => {
+            Some(id(&at.field("target_id"), &wire.target_id)?)
+        }
+        _ => None,
+    };
+    let namespaces = Namespaces {
+        network: pod_or_node(&at.field("network"), wire.network)?,
+        pid,
+        ipc: pod_or_node(&at.field("ipc"), wire.ipc)?,
+        target,
+    };
+    let userns = at.field("userns_options");
+    wire.userns_options
+        .as_ref()
+        .map_or(Ok(()), |wire| user_namespace(&userns, wire, &namespaces))?;
+    Ok(namespaces)
+}
+
+/// NODE is what everybody has; POD is checked, and then not there yet.
+fn user_namespace(
+    at: &At<'_>,
+    wire: &cri::UserNamespace,
+    beside: &Namespaces,
+) -> Result<(), Invalid> {
+    match mode(&at.field("mode"), wire.mode)? {
+        NamespaceMode::Node if wire.uids.is_empty() && wire.gids.is_empty() => Ok(()),
+        NamespaceMode::Node => Err(at.invalid("has mappings, but its mode is NODE")),
+        NamespaceMode::Container | NamespaceMode::Target => {
+            Err(at.field("mode").invalid("is neither POD nor NODE"))
+        }
+        NamespaceMode::Pod => {
+            if beside.pid == NamespaceMode::Node || beside.ipc == NamespaceMode::Node {
+                return Err(at.invalid("does not go with the node's PID or IPC namespace"));
+            }
+            one_mapping(&at.field("uids"), &wire.uids)?;
+            one_mapping(&at.field("gids"), &wire.gids)?;
+            Err(at.unsupported())
+        }
+    }
+}
+
+fn one_mapping(at: &At<'_>, wire: &[cri::IdMapping]) -> Result<(), Invalid> {
+    match wire {
+        [one] if one.container_id == 0 && one.length > 0 => Ok(()),
+        [_] => Err(at.invalid("does not map id 0")),
+        _ => Err(at.invalid("must be exactly one mapping")),
+    }
+}
+
+fn pod_or_node(at: &At<'_>, value: i32) -> Result<NamespaceMode, Invalid> {
+    match mode(at, value)? {
+        mode @ (NamespaceMode::Pod | NamespaceMode::Node) => Ok(mode),
+        NamespaceMode::Container | NamespaceMode::Target => {
+            Err(at.invalid("is neither POD nor NODE"))
+        }
+    }
+}
+
+fn mode(at: &At<'_>, value: i32) -> Result<NamespaceMode, Invalid> {
+    Ok(match known(at, value)? {
+        cri::NamespaceMode::Pod => NamespaceMode::Pod,
+        cri::NamespaceMode::Container => NamespaceMode::Container,
+        cri::NamespaceMode::Node => NamespaceMode::Node,
+        cri::NamespaceMode::Target => NamespaceMode::Target,
+    })
+}
+
+/// The profile and, where there is none, the deprecated string.
+pub(super) fn seccomp(
+    at: &At<'_>,
+    wire: Option<&cri::SecurityProfile>,
+    old: &str,
+) -> Result<Option<SecurityProfile>, Invalid> {
+    let field = at.field("seccomp");
+    let profile = match wire {
+        Some(wire) => Some(profile(&field, wire)?),
+        None => old_profile(&at.field("seccomp_profile_path"), old)?,
+    };
+    if let Some(SecurityProfile::Localhost(path)) = &profile {
+        absolute(&field.field("localhost_ref"), path)?;
+    }
+    Ok(profile)
+}
+
+/// RuntimeDefault means what the node has: nothing, as long as no profile is loaded by us.
+pub(super) fn apparmor(
+    at: &At<'_>,
+    wire: Option<&cri::SecurityProfile>,
+    old: &str,
+) -> Result<(), Invalid> {
+    let profile = match wire {
+        Some(wire) => Some(profile(&at.field("apparmor"), wire)?),
+        None => old_profile(&at.field("apparmor_profile"), old)?,
+    };
+    match profile {
+        Some(SecurityProfile::Localhost(_)) => Err(at.field("apparmor").unsupported()),
+        Some(SecurityProfile::RuntimeDefault | SecurityProfile::Unconfined) | None => Ok(()),
+    }
+}
+
+pub(super) fn selinux(at: &At<'_>, wire: Option<&cri::SeLinuxOption>) -> Result<(), Invalid> {
+    let parts = |wire: &cri::SeLinuxOption| {
+        [&wire.user, &wire.role, &wire.r#type, &wire.level].iter().any(|part| !part.is_empty())
+    };
+    at.field("selinux_options").unasked(wire.is_some_and(parts))
+}
+
+fn profile(at: &At<'_>, wire: &cri::SecurityProfile) -> Result<SecurityProfile, Invalid> {
+    use cri::security_profile::ProfileType;
+    Ok(match known(&at.field("profile_type"), wire.profile_type)? {
+        ProfileType::RuntimeDefault => SecurityProfile::RuntimeDefault,
+        ProfileType::Unconfined => SecurityProfile::Unconfined,
+        ProfileType::Localhost if wire.localhost_ref.is_empty() => {
+            return Err(at.field("localhost_ref").invalid("is empty"));
+        }
+        ProfileType::Localhost => SecurityProfile::Localhost(wire.localhost_ref.clone()),
+    })
+}
+
+fn old_profile(at: &At<'_>, text: &str) -> Result<Option<SecurityProfile>, Invalid> {
+    match text {
+        "" => Ok(None),
+        "runtime/default" | "docker/default" => Ok(Some(SecurityProfile::RuntimeDefault)),
+        "unconfined" => Ok(Some(SecurityProfile::Unconfined)),
+        other => match other.strip_prefix("localhost/") {
+            Some(path) => Ok(Some(SecurityProfile::Localhost(path.to_owned()))),
+            None => Err(at.invalid(format!("{other:?} is not a profile"))),
+        },
+    }
+}
+
+/// Upper case, without `CAP_`; `ALL` stays.
+pub(super) fn capabilities(at: &At<'_>, wire: &[String]) -> Result<Vec<String>, Invalid> {
+    let capability = |(index, text): (usize, &String)| {
+        let upper = text.to_uppercase();
+        let name = upper.strip_prefix("CAP_").unwrap_or(&upper);
+        if name == "ALL" || CAPABILITIES.contains(&name) {
+            return Ok(name.to_owned());
+        }
+        Err(at.item(index).invalid(format!("{text:?} is not a capability")))
+    };
+    wire.iter().enumerate().map(capability).collect()
+}

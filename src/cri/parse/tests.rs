@@ -1,0 +1,240 @@
+use super::*;
+use cri_proto::cri;
+use pod::config::{NamespaceMode, RunAs};
+
+fn sandbox() -> cri::PodSandboxConfig {
+    cri::PodSandboxConfig {
+        metadata: Some(cri::PodSandboxMetadata {
+            name: "web".into(),
+            uid: "u".into(),
+            namespace: "default".into(),
+            attempt: 1,
+        }),
+        linux: Some(cri::LinuxPodSandboxConfig {
+            security_context: Some(cri::LinuxSandboxSecurityContext {
+                namespace_options: Some(cri::NamespaceOption::default()),
+                ..Default::default()
+            }),
+            ..Default::default()
+        }),
+        ..Default::default()
+    }
+}
+
+fn container() -> cri::ContainerConfig {
+    cri::ContainerConfig {
+        metadata: Some(cri::ContainerMetadata { name: "c".into(), attempt: 0 }),
+        image: Some(cri::ImageSpec { image: "busybox".into(), ..Default::default() }),
+        linux: Some(cri::LinuxContainerConfig {
+            security_context: Some(cri::LinuxContainerSecurityContext::default()),
+            ..Default::default()
+        }),
+        ..Default::default()
+    }
+}
+
+/// The error after one change to a sandbox that is fine.
+fn refused(change: impl FnOnce(&mut cri::PodSandboxConfig)) -> String {
+    let mut wire = sandbox();
+    change(&mut wire);
+    sandbox_config(&At::root("config"), Some(&wire), "").unwrap_err().to_string()
+}
+
+fn refused_container(change: impl FnOnce(&mut cri::ContainerConfig)) -> Invalid {
+    let mut wire = container();
+    change(&mut wire);
+    container_config(&At::root("config"), Some(&wire)).unwrap_err()
+}
+
+fn context(wire: &mut cri::PodSandboxConfig) -> &mut cri::LinuxSandboxSecurityContext {
+    wire.linux.as_mut().unwrap().security_context.as_mut().unwrap()
+}
+
+fn of(wire: &mut cri::ContainerConfig) -> &mut cri::LinuxContainerSecurityContext {
+    wire.linux.as_mut().unwrap().security_context.as_mut().unwrap()
+}
+
+fn options(wire: &mut cri::PodSandboxConfig) -> &mut cri::NamespaceOption {
+    context(wire).namespace_options.as_mut().unwrap()
+}
+
+#[test]
+fn a_plain_sandbox_and_a_plain_container_are_understood() {
+    let parsed = sandbox_config(&At::root("config"), Some(&sandbox()), "").unwrap();
+    assert_eq!(parsed.name.to_string(), "default/web (uid u, attempt 1)");
+    assert_eq!(parsed.namespaces.pid, NamespaceMode::Pod);
+    assert_eq!(parsed.dns, None);
+    let parsed = container_config(&At::root("config"), Some(&container())).unwrap();
+    assert_eq!((parsed.security.user, parsed.stop_signal), (None, None));
+}
+
+#[test]
+fn a_sandboxs_error_names_the_path_of_its_field() {
+    let cases: [(&str, String); 13] = [
+        ("config.metadata: is missing", refused(|c| c.metadata = None)),
+        ("config.metadata.uid: is empty", refused(|c| c.metadata.as_mut().unwrap().uid.clear())),
+        ("config.hostname: ", refused(|c| c.hostname = "a b".into())),
+        ("config.log_directory: ", refused(|c| c.log_directory = "logs".into())),
+        (
+            "config.dns_config.servers[1]: ",
+            refused(|c| {
+                let servers = vec!["10.0.0.1".into(), "a\nsearch b".into()];
+                c.dns_config = Some(cri::DnsConfig { servers, ..Default::default() });
+            }),
+        ),
+        (
+            "config.port_mappings[0].host_port: ",
+            refused(|c| {
+                let port = cri::PortMapping { host_port: 65_536, ..Default::default() };
+                c.port_mappings = vec![port];
+            }),
+        ),
+        (
+            "config.linux.cgroup_parent: ",
+            refused(|c| c.linux.as_mut().unwrap().cgroup_parent = "/a/../../b".into()),
+        ),
+        (
+            "config.linux.sysctls.kernel.core_pattern: ",
+            refused(|c| {
+                let key = "kernel.core_pattern".to_owned();
+                c.linux.as_mut().unwrap().sysctls.insert(key, "x".into());
+            }),
+        ),
+        (
+            "config.linux.sysctls.net.core.somaxconn: ",
+            refused(|c| {
+                options(c).network = cri::NamespaceMode::Node.into();
+                let key = "net.core.somaxconn".to_owned();
+                c.linux.as_mut().unwrap().sysctls.insert(key, "1".into());
+            }),
+        ),
+        (
+            "config.linux.security_context.namespace_options.network: ",
+            refused(|c| options(c).network = cri::NamespaceMode::Container.into()),
+        ),
+        (
+            "config.linux.security_context.namespace_options.pid: 9 ",
+            refused(|c| options(c).pid = 9),
+        ),
+        (
+            "config.linux.security_context.run_as_group: ",
+            refused(|c| context(c).run_as_group = Some(cri::Int64Value { value: 1 })),
+        ),
+        (
+            "config.linux.security_context.seccomp.localhost_ref: ",
+            refused(|c| {
+                let localhost_ref = "relative".to_owned();
+                context(c).seccomp = Some(cri::SecurityProfile { profile_type: 2, localhost_ref });
+            }),
+        ),
+    ];
+    for (start, error) in cases {
+        assert!(error.starts_with(start), "{error:?} does not start with {start:?}");
+    }
+}
+
+#[test]
+fn a_containers_error_names_the_path_of_its_field() {
+    let mount = |change: fn(&mut cri::Mount)| {
+        let mut mount = cri::Mount {
+            container_path: "/c".into(),
+            host_path: "/h".into(),
+            ..Default::default()
+        };
+        change(&mut mount);
+        refused_container(|c| c.mounts = vec![mount]).to_string()
+    };
+    let cases: [(&str, String); 9] = [
+        ("config.image.image: is empty", {
+            refused_container(|c| c.image.as_mut().unwrap().image.clear()).to_string()
+        }),
+        ("config.log_path: ", refused_container(|c| c.log_path = "../x".into()).to_string()),
+        (
+            "config.mounts[0].container_path: is the root",
+            mount(|m| m.container_path = "/./".into()),
+        ),
+        ("config.mounts[0].recursive_read_only: ", mount(|m| m.recursive_read_only = true)),
+        ("config.mounts[0].propagation: ", mount(|m| m.propagation = 3)),
+        ("config.envs[0].key: ", {
+            let env = cri::KeyValue { key: "A=B".into(), value: Vec::new() };
+            refused_container(|c| c.envs = vec![env]).to_string()
+        }),
+        ("config.linux.security_context.run_as_username: ", {
+            refused_container(|c| {
+                of(c).run_as_user = Some(cri::Int64Value { value: 0 });
+                of(c).run_as_username = "root".into();
+            })
+            .to_string()
+        }),
+        ("config.linux.security_context.run_as_user: 4294967295 ", {
+            let none = Some(cri::Int64Value { value: i64::from(u32::MAX) });
+            refused_container(|c| of(c).run_as_user = none).to_string()
+        }),
+        ("config.linux.security_context.capabilities.drop_capabilities[0]: ", {
+            let drop_capabilities = vec!["cap_nonsense".into()];
+            let set = cri::Capability { drop_capabilities, ..Default::default() };
+            refused_container(|c| of(c).capabilities = Some(set)).to_string()
+        }),
+    ];
+    for (start, error) in cases {
+        assert!(error.starts_with(start), "{error:?} does not start with {start:?}");
+    }
+}
+
+#[test]
+fn what_is_not_built_yet_is_unsupported_by_name() {
+    let error =
+        refused_container(|c| c.cdi_devices = vec![cri::CdiDevice { name: "a/b=c".into() }]);
+    assert_eq!((error.kind(), error.path.as_str()), (Kind::Unsupported, "config.CDI_devices"));
+    let mut wire = sandbox();
+    let mapping = cri::IdMapping { host_id: 65_536, container_id: 0, length: 65_536 };
+    options(&mut wire).userns_options =
+        Some(cri::UserNamespace { mode: 0, uids: vec![mapping], gids: vec![mapping] });
+    let error = sandbox_config(&At::root("config"), Some(&wire), "").unwrap_err();
+    assert_eq!(error.kind(), Kind::Unsupported);
+    options(&mut wire).pid = cri::NamespaceMode::Node.into();
+    let error = sandbox_config(&At::root("config"), Some(&wire), "").unwrap_err();
+    assert_eq!(error.kind(), Kind::Invalid);
+}
+
+#[test]
+fn a_user_by_name_and_capabilities_in_any_spelling_are_understood() {
+    let mut wire = container();
+    of(&mut wire).run_as_username = "nobody".into();
+    let add_capabilities = vec!["CAP_net_admin".into(), "all".into()];
+    of(&mut wire).capabilities = Some(cri::Capability { add_capabilities, ..Default::default() });
+    let parsed = container_config(&At::root("config"), Some(&wire)).unwrap().security;
+    assert_eq!(parsed.user, Some(RunAs::Name("nobody".into())));
+    assert_eq!(parsed.add_capabilities, ["NET_ADMIN", "ALL"]);
+}
+
+#[test]
+fn a_port_without_host_port_maps_nothing() {
+    let mut wire = sandbox();
+    wire.port_mappings =
+        vec![cri::PortMapping { container_port: 80, host_port: 0, ..Default::default() }];
+    let parsed = sandbox_config(&At::root("config"), Some(&wire), "").unwrap();
+    assert!(parsed.ports.is_empty());
+}
+
+#[test]
+fn limits_out_of_the_kernels_range_are_refused_by_name() {
+    let at = At::root("linux");
+    let limits = |change: fn(&mut cri::LinuxContainerResources)| {
+        let mut wire = cri::LinuxContainerResources::default();
+        change(&mut wire);
+        resources(&at, &wire).map(drop).map_err(|error| error.path)
+    };
+    let path = |field: &str| Err(format!("linux.{field}"));
+    assert_eq!(limits(|r| r.cpu_quota = -1), Ok(()));
+    assert_eq!(limits(|r| r.cpuset_cpus = "0-3,5".into()), Ok(()));
+    assert_eq!(limits(|r| r.cpu_quota = 10), path("cpu_quota"));
+    assert_eq!(limits(|r| r.cpu_period = 10), path("cpu_period"));
+    assert_eq!(limits(|r| r.cpuset_cpus = "3-1".into()), path("cpuset_cpus"));
+    assert_eq!(limits(|r| r.oom_score_adj = 1001), path("oom_score_adj"));
+    assert_eq!(limits(|r| r.memory_limit_in_bytes = -2), path("memory_limit_in_bytes"));
+    let sneaky = |r: &mut cri::LinuxContainerResources| {
+        r.unified.insert("../memory.max".into(), "1".into());
+    };
+    assert_eq!(limits(sneaky), path("unified"));
+}
