@@ -14,7 +14,7 @@ use std::sync::Arc;
 use names::{ContainerId, Kind};
 
 use crate::config::Resources;
-use crate::{Container, Exit, Pod, Ready, Refusal, Time, User};
+use crate::{Container, Exit, Plan, Pod, Ready, Refusal, Time, User};
 
 pub use container::name as phase_name;
 
@@ -49,8 +49,8 @@ pub enum Command {
 /// What has happened.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Event {
-    /// All claims of the sandbox hold.
-    Established(Ready),
+    /// All claims of the sandbox hold; the plan as it turned out (a network plugin's result is part of its claim).
+    Established(Ready, Plan),
     /// They don't, and have been released.
     EstablishFailed(Fault),
     /// The sandbox's claims are released.
@@ -294,7 +294,7 @@ fn command(pod: &Pod, command: Command) -> Result<Step, Refusal> {
 
 fn event(pod: &Pod, event: Event, now: Time) -> Step {
     match event {
-        Event::Established(ready) => sandbox::established(pod, ready),
+        Event::Established(ready, plan) => sandbox::established(pod, ready, plan),
         Event::EstablishFailed(fault) => sandbox::establish_failed(pod, fault),
         Event::TornDown => sandbox::torn_down(pod, now),
         Event::TearDownFailed(fault) => Step::still(pod).settle(Wait::Down, Err(fault)),

@@ -4,12 +4,15 @@ use names::Kind;
 
 use super::{Effect, Fault, Step, Told, Wait};
 use crate::config::Resources;
-use crate::{Container, ContainerPhase, Exit, Pod, Ready, Refusal, SandboxPhase, Time};
+use crate::{Container, ContainerPhase, Exit, Plan, Pod, Ready, Refusal, SandboxPhase, Time};
 
-pub(super) fn established(pod: &Pod, ready: Ready) -> Step {
+pub(super) fn established(pod: &Pod, ready: Ready, plan: Plan) -> Step {
     match pod.sandbox.phase {
         SandboxPhase::Creating => Step::still(pod)
-            .with_sandbox(|sandbox| sandbox.phase = SandboxPhase::Ready(ready))
+            .with_sandbox(|sandbox| {
+                sandbox.phase = SandboxPhase::Ready(ready);
+                sandbox.plan = plan;
+            })
             .tell(Told::Created(None))
             .tell(Told::Started(None))
             .settle(Wait::Ready, Ok(())),
@@ -116,13 +119,17 @@ pub(super) fn gone(pod: &Pod) -> Step {
     step.tell(Told::Deleted(None)).settle(Wait::Gone, Ok(()))
 }
 
-pub(super) fn update(pod: &Pod, overhead: Option<Resources>, resources: Option<Resources>) -> Step {
+pub(super) fn update(
+    pod: &Pod,
+    overhead: Option<Box<Resources>>,
+    resources: Option<Box<Resources>>,
+) -> Step {
     Step::still(pod).with_sandbox(|sandbox| {
-        if overhead.is_some() {
-            sandbox.config.overhead = overhead;
+        if let Some(overhead) = overhead {
+            sandbox.config.overhead = Some(*overhead);
         }
-        if resources.is_some() {
-            sandbox.config.resources = resources;
+        if let Some(resources) = resources {
+            sandbox.config.resources = Some(*resources);
         }
     })
 }

@@ -1,0 +1,425 @@
+//! What the edge calls: one method per verb. Each hands a command to a pod's task and waits for the end of it.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use names::{ContainerId, ImageId, Kind, SandboxId};
+use pod::config::{ContainerConfig, Resources, SandboxConfig};
+use pod::step::{Fault, Wait, phase_name};
+use pod::{Command, Container, ContainerPhase, Refusal, Sandbox, SandboxPhase};
+use tokio::sync::{broadcast, mpsc, oneshot};
+
+use crate::bell::{Bell, Occurrence};
+use crate::reception::Reception;
+use crate::record::{Debt, Records};
+use crate::task::{Answer, Message};
+use crate::view::{Entry, PodView, Views};
+use crate::world::{CreateOrder, ExecOrder, ExecOutput, Shim, Shims, World};
+
+/// Why a call came to nothing.
+#[derive(Debug, Clone, thiserror::Error)]
+pub enum EngineError {
+    /// The pod says no.
+    #[error(transparent)]
+    Refused(#[from] Refusal),
+    /// Something acted and could not.
+    #[error("{}", .0.message)]
+    Failed(Fault),
+    /// No such id.
+    #[error("{0} {1:?} does not exist")]
+    NotFound(&'static str, String),
+    /// Several ids begin so.
+    #[error("several {0} ids begin with {1:?}")]
+    Ambiguous(&'static str, String),
+    /// No id.
+    #[error("{0} id is empty")]
+    EmptyId(&'static str),
+    /// The name is held by another configuration.
+    #[error("sandbox {id} has the same metadata and another {field}")]
+    SandboxDiffers {
+        /// The holder.
+        id: SandboxId,
+        /// In what they differ.
+        field: &'static str,
+    },
+    /// The name is held by a sandbox that has ended.
+    #[error("sandbox {0} has the same metadata and is not ready: remove it first")]
+    SandboxOver(SandboxId),
+    /// A field that cannot be.
+    #[error("{0}")]
+    Invalid(String),
+    /// The pod's task has ended meanwhile.
+    #[error("{0} has been removed meanwhile")]
+    Vanished(String),
+}
+
+impl EngineError {
+    /// What kind of error this is.
+    pub fn kind(&self) -> Kind {
+        match self {
+            Self::Refused(refusal) => refusal.kind(),
+            Self::Failed(fault) => fault.kind,
+            Self::NotFound(..) | Self::Vanished(_) => Kind::NotFound,
+            Self::Ambiguous(..) | Self::EmptyId(_) | Self::Invalid(_) => Kind::Invalid,
+            Self::SandboxDiffers { .. } => Kind::AlreadyExists,
+            Self::SandboxOver(_) => Kind::Refused,
+        }
+    }
+}
+
+impl From<Fault> for EngineError {
+    fn from(fault: Fault) -> Self {
+        Self::Failed(fault)
+    }
+}
+
+/// What every task of the engine shares.
+pub(crate) struct Parts<W: World> {
+    pub(crate) world: Arc<W>,
+    pub(crate) records: Records,
+    pub(crate) views: Arc<Views>,
+    pub(crate) bell: Bell,
+    pub(crate) debts: mpsc::UnboundedSender<Debt>,
+}
+
+/// The engine. Cheap to clone.
+pub struct Engine<W: World> {
+    pub(crate) parts: Arc<Parts<W>>,
+    pub(crate) reception: Reception,
+}
+
+impl<W: World> std::fmt::Debug for Engine<W> {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Engine").finish_non_exhaustive()
+    }
+}
+
+impl<W: World> Clone for Engine<W> {
+    fn clone(&self) -> Self {
+        Self { parts: self.parts.clone(), reception: self.reception.clone() }
+    }
+}
+
+impl<W: World> Engine<W> {
+    /// The published state.
+    pub fn views(&self) -> &Views {
+        &self.parts.views
+    }
+
+    /// Everything that acts.
+    pub fn world(&self) -> &Arc<W> {
+        &self.parts.world
+    }
+
+    /// All events from now on.
+    pub fn listen(&self) -> broadcast::Receiver<Arc<Occurrence>> {
+        self.parts.bell.listen()
+    }
+
+    /// A time for a reply that is compared with events' times.
+    pub fn stamp(&self) -> pod::Time {
+        self.parts.bell.stamp(self.parts.world.now())
+    }
+
+    // --- sandboxes -------------------------------------------------------------------------------------------------
+
+    /// Runs a sandbox, or joins the one of that name that is being made.
+    ///
+    /// # Errors
+    /// The name is held by another configuration or by a sandbox that has ended; or a claim could not be established, and all are released.
+    pub async fn run_sandbox(&self, config: SandboxConfig) -> Result<SandboxId, EngineError> {
+        let (id, answer) = self.reception.run(config).await?;
+        wait_for(answer, || format!("sandbox {id}")).await?;
+        Ok(id)
+    }
+
+    /// Stops a sandbox: all its containers are killed at once, then its claims go. An absent one is stopped.
+    ///
+    /// # Errors
+    /// Processes that do not end, or an ambiguous id.
+    pub async fn stop_sandbox(&self, prefix: &str) -> Result<(), EngineError> {
+        match self.parts.views.entry(prefix) {
+            Ok(entry) => self.command(&entry, Command::StopSandbox, None).await.map(drop),
+            Err(EngineError::NotFound(..)) => Ok(()),
+            Err(error) => Err(error),
+        }
+    }
+
+    /// Removes a sandbox and its containers, stopping it first. An absent one is removed.
+    ///
+    /// # Errors
+    /// As for stopping; or files that cannot be removed.
+    pub async fn remove_sandbox(&self, prefix: &str) -> Result<(), EngineError> {
+        let entry = match self.parts.views.entry(prefix) {
+            Ok(entry) => entry,
+            Err(EngineError::NotFound(..)) => return Ok(()),
+            Err(error) => return Err(error),
+        };
+        gone_is_fine(self.command(&entry, Command::StopSandbox, None).await)?;
+        gone_is_fine(self.command(&entry, Command::RemoveSandbox, None).await)
+    }
+
+    /// Takes a sandbox's updated resources into its record; the pod's cgroup is the kubelet's own to change.
+    ///
+    /// # Errors
+    /// No such sandbox.
+    pub async fn update_sandbox(
+        &self,
+        prefix: &str,
+        overhead: Option<Resources>,
+        resources: Option<Resources>,
+    ) -> Result<(), EngineError> {
+        let entry = self.parts.views.entry(prefix)?;
+        let command = Command::UpdateSandbox {
+            overhead: overhead.map(Box::new),
+            resources: resources.map(Box::new),
+        };
+        self.command(&entry, command, None).await.map(drop)
+    }
+
+    // --- containers ------------------------------------------------------------------------------------------------
+
+    /// Makes a container in a ready sandbox from an image that is here.
+    ///
+    /// # Errors
+    /// A field that cannot be, an image that is not here, or a stage of its making; then nothing of it is left.
+    pub async fn create_container(
+        &self,
+        prefix: &str,
+        config: ContainerConfig,
+    ) -> Result<ContainerId, EngineError> {
+        let entry = self.parts.views.entry(prefix)?;
+        let engine = self.clone();
+        // The work goes on when the caller goes away, and the image is let go when it comes to nothing.
+        let work = tokio::spawn(async move { engine.create(entry, config).await });
+        work.await.map_err(|_| EngineError::Vanished("the creation".to_owned()))?
+    }
+
+    async fn create(
+        &self,
+        entry: Entry,
+        config: ContainerConfig,
+    ) -> Result<ContainerId, EngineError> {
+        let id = ContainerId::from_random(self.parts.world.random());
+        let created = match self.order(&entry, &id, config).await {
+            Ok(order) => {
+                let command = Command::Create(Box::new(Container::clone(&order.container)));
+                self.command(&entry, command, Some(Box::new(order))).await
+            }
+            Err(error) => Err(error),
+        };
+        match created {
+            Ok(Some(given)) if given == id => Ok(id),
+            other => {
+                self.parts.world.unpin(&id);
+                other?.ok_or_else(|| EngineError::Vanished(format!("container {id}")))
+            }
+        }
+    }
+
+    /// Pins the image and settles the specification: nothing is made yet.
+    async fn order(
+        &self,
+        entry: &Entry,
+        id: &ContainerId,
+        config: ContainerConfig,
+    ) -> Result<CreateOrder, EngineError> {
+        let world = &self.parts.world;
+        let sandbox = &entry.pod.sandbox;
+        let pinned = world.pin(&config.image.image, id)?;
+        let localhost_profile = match &config.security.seccomp {
+            Some(pod::config::SecurityProfile::Localhost(path)) => {
+                Some(world.seccomp_profile(path).await?)
+            }
+            _ => None,
+        };
+        let place = world.place(sandbox, id);
+        let devices = world.devices(&config).await?;
+        let built = spec::build(&spec::Request {
+            sandbox: &sandbox.config,
+            sandbox_id: &sandbox.id,
+            container_id: id,
+            container: &config,
+            image: &pinned.config,
+            node: world.facts(),
+            place: &place,
+            devices: &devices,
+            localhost_profile: localhost_profile.as_deref(),
+        })
+        .map_err(|error| EngineError::Failed(Fault::new(error.kind(), error.to_string())))?;
+        let container = Container {
+            id: id.clone(),
+            sandbox: sandbox.id.clone(),
+            log_path: log_path(&sandbox.config.log_directory, &config.log_path),
+            config,
+            image: ImageId::clone(&pinned.id),
+            image_ref: pinned.reference.clone(),
+            stop_signal: built.stop_signal,
+            created_at: world.now(),
+            phase: ContainerPhase::Creating,
+            user: None,
+        };
+        Ok(CreateOrder { container: Arc::new(container), built: Arc::new(built), pinned })
+    }
+
+    /// Lets a created container's program run.
+    ///
+    /// # Errors
+    /// It is not in that phase, or its program could not be executed: then it is `Exited` with code 128.
+    pub async fn start_container(&self, prefix: &str) -> Result<(), EngineError> {
+        let (entry, container) = self.parts.views.container_entry(prefix)?;
+        self.command(&entry, Command::Start(container.id.clone()), None).await.map(drop)
+    }
+
+    /// Asks a container to end, and makes it when the grace is over. The grace is this call's own: when the caller goes away
+    /// before its end, nothing is killed. An absent or finished container is stopped.
+    ///
+    /// # Errors
+    /// Processes that do not end even when killed.
+    pub async fn stop_container(&self, prefix: &str, grace: Duration) -> Result<(), EngineError> {
+        let (entry, container) = match self.parts.views.container_entry(prefix) {
+            Ok(found) => found,
+            Err(EngineError::NotFound(..)) => return Ok(()),
+            Err(error) => return Err(error),
+        };
+        let id = container.id.clone();
+        if !grace.is_zero() {
+            let asked = self.command(&entry, Command::Stop(id.clone()), None);
+            if let Ok(done) = tokio::time::timeout(grace, asked).await {
+                return gone_is_fine(done);
+            }
+        }
+        gone_is_fine(self.command(&entry, Command::Kill(id), None).await)
+    }
+
+    /// Removes a container, killing it first. An absent one is removed.
+    ///
+    /// # Errors
+    /// Processes that do not end, or files that cannot be removed.
+    pub async fn remove_container(&self, prefix: &str) -> Result<(), EngineError> {
+        let (entry, container) = match self.parts.views.container_entry(prefix) {
+            Ok(found) => found,
+            Err(EngineError::NotFound(..)) => return Ok(()),
+            Err(error) => return Err(error),
+        };
+        let id = container.id.clone();
+        if !container.phase.is_over() {
+            gone_is_fine(self.command(&entry, Command::Kill(id.clone()), None).await)?;
+        }
+        gone_is_fine(self.command(&entry, Command::Remove(id), None).await)
+    }
+
+    /// Changes a container's limits: all of them, or none.
+    ///
+    /// # Errors
+    /// It is not created or running, or the kernel refuses a value.
+    pub async fn update_container(
+        &self,
+        prefix: &str,
+        resources: Resources,
+    ) -> Result<(), EngineError> {
+        let (entry, container) = self.parts.views.container_entry(prefix)?;
+        let command = Command::Update(container.id.clone(), Box::new(resources));
+        self.command(&entry, command, None).await.map(drop)
+    }
+
+    /// Opens a running container's log again, after it has been renamed.
+    ///
+    /// # Errors
+    /// It is not running; then no file is made.
+    pub async fn reopen_log(&self, prefix: &str) -> Result<(), EngineError> {
+        let (entry, container) = self.parts.views.container_entry(prefix)?;
+        running(&container)?;
+        let shim = self.shim(&entry).await?;
+        Ok(shim.reopen_log(&container.id).await?)
+    }
+
+    /// Runs a command in a running container and collects its output. Needs no record and no mailbox turn beyond finding the shim.
+    ///
+    /// # Errors
+    /// It is not running, the command could not be executed, or its time was over.
+    pub async fn exec_sync(
+        &self,
+        prefix: &str,
+        command: Vec<String>,
+        timeout: Option<Duration>,
+    ) -> Result<ExecOutput, EngineError> {
+        let (entry, container) = self.parts.views.container_entry(prefix)?;
+        let pid = running(&container)?;
+        let shim = self.shim(&entry).await?;
+        let order = ExecOrder { container, pid, command, timeout };
+        Ok(shim.exec(&entry.pod.sandbox, order).await?)
+    }
+
+    // --- between ---------------------------------------------------------------------------------------------------
+
+    async fn shim(&self, entry: &Entry) -> Result<Arc<<W as Shims>::Shim>, EngineError> {
+        let id = &entry.pod.sandbox.id;
+        let held = self.parts.world.held(id);
+        held.ok_or_else(|| {
+            let message = format!("the shim of sandbox {id} does not answer");
+            EngineError::Failed(Fault::new(Kind::Unavailable, message))
+        })
+    }
+
+    async fn command(
+        &self,
+        entry: &Entry,
+        command: Command,
+        order: Option<Box<CreateOrder>>,
+    ) -> Answer {
+        let (reply, answer) = oneshot::channel();
+        let gone = || EngineError::Vanished(format!("sandbox {}", entry.pod.sandbox.id));
+        let message = Message::Command { command, order, reply };
+        entry.mailbox.send(message).map_err(|_| gone())?;
+        answer.await.unwrap_or_else(|_| Err(gone()))
+    }
+}
+
+async fn wait_for(
+    answer: oneshot::Receiver<Answer>,
+    what: impl FnOnce() -> String,
+) -> Result<(), EngineError> {
+    answer.await.unwrap_or_else(|_| Err(EngineError::Vanished(what()))).map(drop)
+}
+
+/// What is to be ended or removed and has vanished meanwhile is ended and removed.
+fn gone_is_fine(answer: Answer) -> Result<(), EngineError> {
+    match answer {
+        Ok(_) | Err(EngineError::Vanished(_) | EngineError::Refused(Refusal::NoContainer(_))) => {
+            Ok(())
+        }
+        Err(error) => Err(error),
+    }
+}
+
+/// The main process of a container whose program runs.
+fn running(container: &Container) -> Result<i32, EngineError> {
+    let pid = container.phase.pid().filter(|_| container.phase.is_running());
+    pid.ok_or_else(|| {
+        let (id, phase) = (container.id.clone(), phase_name(&container.phase));
+        EngineError::Refused(Refusal::NotRunning { id, phase })
+    })
+}
+
+fn log_path(directory: &str, path: &str) -> std::path::PathBuf {
+    if path.is_empty() || directory.is_empty() {
+        return std::path::PathBuf::new();
+    }
+    std::path::Path::new(directory).join(path)
+}
+
+/// What joining a sandbox of the same name means.
+pub(crate) fn join(held: &PodView, asked: &SandboxConfig) -> Result<Option<Wait>, EngineError> {
+    let Sandbox { id, config, phase, .. } = &*held.sandbox;
+    if let Some(field) = config.difference(asked) {
+        return Err(EngineError::SandboxDiffers { id: id.clone(), field });
+    }
+    match phase {
+        SandboxPhase::Creating => Ok(Some(Wait::Ready)),
+        SandboxPhase::Ready(_) => Ok(None),
+        SandboxPhase::Stopping | SandboxPhase::NotReady | SandboxPhase::Removing => {
+            Err(EngineError::SandboxOver(id.clone()))
+        }
+    }
+}
