@@ -144,6 +144,10 @@ impl Images {
         &self.puller.store
     }
 
+    pub(crate) fn puller(&self) -> &Puller {
+        &self.puller
+    }
+
     pub(crate) fn options(&self) -> &Options {
         &self.puller.options
     }

@@ -7,6 +7,7 @@
 //! | `reference`, `digest`, `manifest` | what names and documents mean, checked |
 //! | `registry` | endpoints and mirrors, secrets, retries, resumed transfers |
 //! | `layer` | one pass: hash, inflate, hash, parse tar, make entries |
+//! | `archive` | OCI layouts and docker archives, in and out |
 //! | `store`, `record`, `view`, `sweep` | what is here; on disk; for readers; and gone |
 //!
 //! It knows no pods, no gRPC and no engine: a container is an owner's name in [`Images::pin`]. It has its own small records
@@ -24,6 +25,7 @@
 //! * ring rather than aws-lc for TLS: seconds instead of minutes to build. SHA-256 is the sha2 crate's, which uses the same
 //!   instructions.
 
+mod archive;
 mod digest;
 mod flight;
 mod images;
@@ -42,6 +44,8 @@ mod view;
 #[cfg(test)]
 mod tests;
 
+pub use archive::export::ExportError;
+pub use archive::import::{ImportError, Imported};
 pub use digest::{Digest, ParseDigestError};
 pub use images::{FsUsage, Images, Lowers, RemoveError};
 pub use layer::{LayerError, TarError, TreeError};

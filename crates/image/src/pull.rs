@@ -146,7 +146,7 @@ struct Wanted {
 }
 
 /// A layer that is here, and the directories in it that no entry described, if it is new.
-type Got = (Held, Vec<Vec<u8>>);
+pub(crate) type Got = (Held, Vec<Vec<u8>>);
 
 impl Puller {
     pub(crate) fn new(store: Arc<Store>, options: Options) -> Self {
@@ -237,7 +237,7 @@ impl Puller {
         Ok((held, unpacked.implied))
     }
 
-    fn layer_lock(&self, diff_id: Digest) -> Arc<tokio::sync::Mutex<()>> {
+    pub(crate) fn layer_lock(&self, diff_id: Digest) -> Arc<tokio::sync::Mutex<()>> {
         let mut locks = self.layers.lock().unwrap_or_else(PoisonError::into_inner);
         locks.retain(|_, lock| lock.strong_count() > 0);
         if let Some(lock) = locks.get(&diff_id).and_then(Weak::upgrade) {

@@ -113,23 +113,23 @@ fn read(path: &Path) -> Result<Record, String> {
 /// Writes a record so that after a crash there is the old one or the new one.
 pub(crate) fn write(dir: &Path, record: &Record) -> Result<(), RecordError> {
     let path = record.path(dir);
-    let temporary = dir.join(format!(".new-{}", record.id.hex()));
-    let step = |step| {
-        let path = path.clone();
-        move |source| RecordError { step, path, source }
-    };
-    let bytes = serde_json::to_vec(record).map_err(|e| step("encode")(e.into()))?;
+    let bytes = serde_json::to_vec(record)
+        .map_err(|e| RecordError { step: "encode", path: path.clone(), source: e.into() })?;
+    replace(&path, &bytes)
+}
+
+/// Puts these bytes at `path` so that after a crash there are the old ones or the new ones.
+pub(crate) fn replace(path: &Path, bytes: &[u8]) -> Result<(), RecordError> {
+    let step = |step| move |source| RecordError { step, path: path.to_owned(), source };
+    let dir = path.parent().unwrap_or(Path::new("/"));
+    let name = path.file_name().unwrap_or_default().to_string_lossy();
+    let temporary = dir.join(format!(".new-{name}"));
     let mut options = OpenOptions::new();
-    let mut file = options
-        .write(true)
-        .create(true)
-        .truncate(true)
-        .mode(0o600)
-        .open(&temporary)
-        .map_err(step("create"))?;
-    file.write_all(&bytes).map_err(step("write"))?;
+    let opened = options.write(true).create(true).truncate(true).mode(0o600).open(&temporary);
+    let mut file = opened.map_err(step("create"))?;
+    file.write_all(bytes).map_err(step("write"))?;
     file.sync_all().map_err(step("sync"))?;
-    fs::rename(&temporary, &path).map_err(step("replace"))?;
+    fs::rename(&temporary, path).map_err(step("replace"))?;
     sync_dir(dir).map_err(step("sync the directory of"))
 }
 

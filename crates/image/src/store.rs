@@ -5,6 +5,7 @@
 //!               quarantine/         records that cannot be read
 //!               layers/<number>     overlay lowers
 //!               tmp/                layers being unpacked; emptied at start
+//!               loaded/<mark>       ids of the images that a watched archive brought
 //! ```
 //! Changes are made under one lock, `writer`: first on disk, then in memory, then in the view. A layer stays while an image,
 //! a pull or a pinned image names it.
@@ -117,7 +118,7 @@ impl Store {
             let path = path.to_owned();
             move |source| OpenError { step, path, source }
         };
-        for part in ["records", "quarantine", "layers", "tmp"] {
+        for part in ["records", "quarantine", "loaded", "layers", "tmp"] {
             let path = dir.join(part);
             let made = fs::DirBuilder::new().recursive(true).mode(0o700).create(&path);
             made.map_err(step("create", &path))?;
@@ -182,6 +183,11 @@ impl Store {
 
     pub(crate) fn tmp_dir(&self) -> PathBuf {
         self.dir.join("tmp")
+    }
+
+    /// What tells that an archive was loaded.
+    pub(crate) fn loaded_path(&self, mark: &str) -> PathBuf {
+        self.dir.join("loaded").join(mark)
     }
 
     /// The whole record of an image, its configuration included.

@@ -87,6 +87,11 @@ impl<R: BufRead> Reader<R> {
         Self { inner, at: 0, payload: 0, padding: 0 }
     }
 
+    /// How many bytes were read: after an entry, where its payload begins.
+    pub(crate) fn at(&self) -> u64 {
+        self.at
+    }
+
     pub(crate) fn into_inner(self) -> R {
         self.inner
     }

@@ -536,7 +536,7 @@ fn same_place(a: &OwnedFd, a_name: &CString, b: &OwnedFd, b_name: &CString) -> b
 }
 
 /// `trusted.*` would let a layer speak to overlayfs (redirects, opaque); labels are the node's to give.
-fn may_set(key: &[u8]) -> bool {
+pub(crate) fn may_set(key: &[u8]) -> bool {
     key == b"security.capability" || key.starts_with(b"user.") || key.starts_with(b"system.posix_acl_")
 }
 
