@@ -65,8 +65,6 @@ pub struct CniConfig {
     pub config_dir: PathBuf,
     /// Where plugins lie, in order of search.
     pub bin_dirs: Vec<PathBuf>,
-    /// Where plugins may keep what they cache; handed to none, made when missing.
-    pub cache_dir: PathBuf,
     /// How long one plugin may take.
     pub timeout: Duration,
 }
@@ -76,7 +74,6 @@ impl Default for CniConfig {
         Self {
             config_dir: PathBuf::from("/etc/cni/net.d"),
             bin_dirs: vec![PathBuf::from("/opt/cni/bin")],
-            cache_dir: PathBuf::from("/var/lib/cni/cache"),
             timeout: Duration::from_secs(60),
         }
     }

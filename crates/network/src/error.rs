@@ -5,7 +5,7 @@ use std::path::PathBuf;
 
 use names::{Kind, SandboxId};
 
-use crate::PortMapping;
+use crate::{ParseCidrError, PortMapping};
 use crate::netlink::NetlinkError;
 
 /// A configuration that no network can be made of.
@@ -24,6 +24,25 @@ pub enum StartError {
 }
 
 impl StartError {
+    /// Its kind.
+    pub fn kind(&self) -> Kind {
+        Kind::Invalid
+    }
+}
+
+/// Ranges that new pods cannot take addresses from.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum RangeError {
+    /// One is no range.
+    #[error("pod_cidr")]
+    Parse(#[from] ParseCidrError),
+    /// All are of a family that this kernel does not have.
+    #[error("pod_cidr: this kernel has no ipv6")]
+    Unusable,
+}
+
+impl RangeError {
     /// Its kind.
     pub fn kind(&self) -> Kind {
         Kind::Invalid

@@ -17,7 +17,7 @@ pub use cni::CniIntent;
 pub use config::{CniConfig, Config, Mode, NativeConfig};
 pub use counters::{InterfaceCounters, counters};
 pub use error::{
-    AttachError, BaseError, DetachError, KernelError, PlanError, PluginError, StartError,
+    AttachError, BaseError, DetachError, KernelError, PlanError, PluginError, RangeError, StartError,
 };
 pub use intent::{
     Attachment, Dns, Intent, NativeIntent, Netns, PortMapping, Protocol, Released, Request, Wiring,

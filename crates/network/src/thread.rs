@@ -14,3 +14,9 @@ pub(crate) async fn run<T: Send + 'static>(
     drop(spawned?);
     receive.await.map_err(|_| io::Error::other("the thread ended without an answer"))
 }
+
+/// Runs `work` on a thread of its own and waits for nothing.
+pub(crate) fn spawn(work: impl FnOnce() + Send + 'static) -> io::Result<()> {
+    let thread = std::thread::Builder::new().name("network".to_owned());
+    thread.stack_size(256 * 1024).spawn(work).map(drop)
+}

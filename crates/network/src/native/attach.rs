@@ -11,7 +11,7 @@ use crate::{AttachError, KernelError, NativeIntent, Netns};
 
 use super::link::{self, INSIDE, Pair, gateway, hardware_address};
 use super::route::{self, uplink_mtu};
-use super::{Base, conntrack, detach};
+use super::{Base, detach};
 
 /// The MTU when neither the configuration nor a default route tells one.
 const USUAL_MTU: u32 = 1500;
@@ -38,8 +38,7 @@ pub(crate) fn attach(
     let outer = outside(&mut host, base, sandbox, &pair, netns).map_err(kernel)?;
     inside(&mut pod, intent, &pair).map_err(kernel)?;
     reach(&mut host, outer, intent, &pair).map_err(kernel)?;
-    publish(&mut netfilter, &base.table, &elements_of(intent)).map_err(kernel)?;
-    conntrack::forget_udp(&mut netfilter, intent).map_err(kernel)
+    publish(&mut netfilter, &base.table, &elements_of(intent)).map_err(kernel)
 }
 
 /// Brings the loopback of a namespace up, on a thread that ends afterwards.

@@ -1,13 +1,9 @@
 //! Flows that the kernel remembers. UDP has no end of its own: a client that keeps sending would keep reaching whatever
 //! had the host's port before.
 
-use std::net::IpAddr;
-
 use crate::cidr::octets;
-use crate::netlink::{Answer, Fields, Message, NetlinkError, Socket, find};
-use crate::{NativeIntent, Protocol};
-
-use super::link::family;
+use crate::netlink::{self, Answer, Fields, Message, NetlinkError, Socket, find};
+use crate::{NativeIntent, PortMapping, Protocol};
 
 const GET: u16 = 0x101;
 const DELETE: u16 = 0x102;
@@ -15,34 +11,23 @@ const TUPLE: u16 = 1;
 const ID: u16 = 12;
 const FILTER: u16 = 25;
 const BY_TRANSPORT: u32 = 1 << 3;
-const BY_PORT: u32 = 1 << 5;
 
-/// Forgets the UDP flows of the pod's host ports, whoever they led to.
-pub(super) fn forget_udp(socket: &mut Socket, intent: &NativeIntent) -> Result<(), NetlinkError> {
-    for mapping in intent.ports.iter().filter(|m| m.protocol == Protocol::Udp) {
-        for address in &intent.addresses {
-            forget(socket, family(*address), mapping.host_port, mapping.host_ip)?;
-        }
+/// Forgets the UDP flows of the pod's host ports, whoever they led to. It walks the kernel's whole table once: 11 ms
+/// for 262,144 buckets, however few flows there are.
+pub(crate) fn forget_udp(intent: &NativeIntent) -> Result<(), NetlinkError> {
+    let ports: Vec<&PortMapping> =
+        intent.ports.iter().filter(|m| m.protocol == Protocol::Udp).collect();
+    if ports.is_empty() {
+        return Ok(());
     }
-    Ok(())
-}
-
-fn forget(
-    socket: &mut Socket,
-    family: u8,
-    port: u16,
-    host: Option<IpAddr>,
-) -> Result<(), NetlinkError> {
-    let host = host.filter(|ip| !ip.is_unspecified()).map(octets);
-    for answer in flows(socket, family, port)? {
+    let mut socket = Socket::open(netlink::Protocol::Netfilter)?;
+    for answer in flows(&mut socket)? {
         let fields = answer.payload.get(4..).unwrap_or_default();
         let Some(tuple) = find(fields, TUPLE) else { continue };
-        let concerns = destination_port(tuple) == Some(port)
-            && transport(tuple) == Some(Protocol::Udp.number())
-            && host.as_deref().is_none_or(|ip| destination(tuple) == Some(ip));
-        if !concerns {
+        if !ports.iter().any(|mapping| leads_to(tuple, mapping)) {
             continue;
         }
+        let family = answer.payload.first().copied().unwrap_or(0);
         let delete = Message::new("delete udp flow", DELETE, 0, &[family, 0, 0, 0]).with(|f| {
             let f = f.bytes(TUPLE | 0x8000, tuple);
             find(fields, ID).into_iter().fold(f, |f, id| f.bytes(ID, id))
@@ -55,15 +40,21 @@ fn forget(
     Ok(())
 }
 
-/// Flows to that port; a kernel older than the filter gives all, which the caller sorts.
-fn flows(socket: &mut Socket, family: u8, port: u16) -> Result<Vec<Answer>, NetlinkError> {
+fn leads_to(tuple: &[u8], mapping: &PortMapping) -> bool {
+    let host = mapping.host_ip.filter(|ip| !ip.is_unspecified()).map(octets);
+    destination_port(tuple) == Some(mapping.host_port)
+        && transport(tuple) == Some(Protocol::Udp.number())
+        && host.as_deref().is_none_or(|ip| destination(tuple) == Some(ip))
+}
+
+/// UDP flows of both families; a kernel older than the filter gives all, which the caller sorts.
+fn flows(socket: &mut Socket) -> Result<Vec<Answer>, NetlinkError> {
     let list = |fill: &dyn Fn(Fields) -> Fields| {
-        Message::new("list udp flows", GET, 0, &[family, 0, 0, 0]).with(fill)
+        Message::new("list udp flows", GET, 0, &[0; 4]).with(fill)
     };
     let filtered = list(&|f| {
-        let udp = Protocol::Udp.number();
-        let f = f.nest(TUPLE, |f| f.nest(2, |f| f.u8(1, udp).be16(3, port)));
-        f.nest(FILTER, |f| f.u32(1, BY_TRANSPORT | BY_PORT).u32(2, 0))
+        let f = f.nest(TUPLE, |f| f.nest(2, |f| f.u8(1, Protocol::Udp.number())));
+        f.nest(FILTER, |f| f.u32(1, BY_TRANSPORT).u32(2, 0))
     });
     match socket.dump(&filtered) {
         Err(e) if matches!(e.errno(), Some(libc::EINVAL | libc::EOPNOTSUPP)) => {

@@ -7,7 +7,7 @@ use crate::netlink::{NetlinkError, Protocol, Socket};
 use crate::nft::{self, Element};
 use crate::{DetachError, KernelError, NativeIntent, Released};
 
-use super::{conntrack, link, route};
+use super::{link, route};
 
 /// Releases rules and routes, never needs the pod's namespace, goes on past errors. `elements` are those of the pod
 /// that nobody else has taken since.
@@ -19,7 +19,7 @@ pub(crate) fn detach(
 ) -> Result<Released, DetachError> {
     let mut errors = Vec::new();
     let mut released = Released::AlreadyGone;
-    for step in [ports(table, intent, elements), routes(intent)] {
+    for step in [ports(table, elements), routes(intent)] {
         match step {
             Ok(Released::Now) => released = Released::Now,
             Ok(Released::AlreadyGone) => {}
@@ -33,18 +33,12 @@ pub(crate) fn detach(
     }
 }
 
-fn ports(
-    table: &str,
-    intent: &NativeIntent,
-    elements: &[Element],
-) -> Result<Released, NetlinkError> {
+fn ports(table: &str, elements: &[Element]) -> Result<Released, NetlinkError> {
     if elements.is_empty() {
         return Ok(Released::AlreadyGone);
     }
     let mut socket = Socket::open(Protocol::Netfilter)?;
-    let released = unpublish_all(&mut socket, table, elements)?;
-    conntrack::forget_udp(&mut socket, intent)?;
-    Ok(released)
+    unpublish_all(&mut socket, table, elements)
 }
 
 fn unpublish_all(
