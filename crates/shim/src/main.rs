@@ -1,2 +1,86 @@
-//! Being built.
-fn main() {}
+//! The holder of a pod: parent and subreaper of its processes, keeper of its namespaces, reader of its output,
+//! recorder of its exits. One per pod, it outlives the daemon that spawned it.
+//!
+//! ```text
+//! daemon ══ frames + fds ══> [ main loop: epoll ] ── spawns ──> launch ──> container's init, exec'd process
+//!                              │  ▲ pipes, ptys                              (children of the shim)
+//!                              │  └───────────────────────────────────────────────┘
+//!                              └── queue ──> [ log thread ] ──> CRI log files
+//! ```
+//!
+//! It is started by descriptor, as `ferropod-shim <sandbox-id>`, with the descriptors of [`wire::inherited`] and an
+//! empty environment; the argument is for those who read a list of processes.
+//!
+//! * `pod`: the main loop and all that it owns, one file per duty;
+//! * `container`: what is held of a container, an exec, a launch; `namespaces`, `output`: of the pod, of a stream;
+//! * `line`: the CRI log format (pure); `log`: the second thread; `sysctl`: names as paths (pure); `tree`: killing;
+//! * `raw`: the fence, with what runs between fork and exec, and the built-in init of a shared PID namespace.
+//!
+//! It depends on std, nix, libc and `wire`. No runtime, no libcontainer: what it holds in memory, every pod of the
+//! node pays for.
+//!
+//! # Decisions
+//! * Children are known by pid, without pidfds: the shim alone reaps them, so that no pid of a child is used again
+//!   behind its back. While a launch has not answered, unknown children stay zombies: one may be the container.
+//! * An exit is recorded at once, and told when the log of what came before it is written, or after 20 ms.
+//! * A container's share of the log queue is bounded; over it, its pipe is not read until the disk has caught up.
+//! * A terminal of an exec is held beside the daemon's only while the connection lives.
+
+#![deny(clippy::wildcard_imports)]
+
+mod container;
+mod failure;
+mod line;
+mod log;
+mod namespaces;
+mod output;
+mod pod;
+mod poll;
+#[expect(unsafe_code, reason = "descriptors by number, and what happens between fork and exec")]
+mod raw;
+mod sysctl;
+mod tree;
+
+use std::process::ExitCode;
+
+use nix::errno::Errno;
+use nix::sys::prctl::set_child_subreaper;
+use nix::sys::stat::{Mode, umask};
+use nix::unistd::{chdir, setsid};
+use wire::{BIRTH_FD, EXITS_FD, LISTEN_FD};
+
+use pod::{Inherited, Pod};
+
+fn main() -> ExitCode {
+    match begin() {
+        Ok(pod) => {
+            pod.run();
+            ExitCode::SUCCESS
+        }
+        // Nobody reads a message of ours: the daemon sees the status, and that nobody listens.
+        Err(_) => ExitCode::FAILURE,
+    }
+}
+
+fn begin() -> Result<Pod, Errno> {
+    raw::close_from(EXITS_FD + 1);
+    let listen = raw::inherited(LISTEN_FD)?;
+    let birth = raw::inherited(BIRTH_FD)?;
+    let exits = raw::inherited(EXITS_FD)?;
+    // A leader of its session stays so.
+    setsid().ok();
+    chdir("/")?;
+    umask(Mode::from_bits_truncate(0o022));
+    set_child_subreaper(true)?;
+    raw::name(c"ferropod-shim");
+    spare();
+    Pod::new(Inherited { listen, birth, exits })
+}
+
+/// Asks the kernel to spare this process when memory runs out; without the capability it stays as it is.
+fn spare() {
+    use std::io::Write;
+    if let Ok(mut file) = std::fs::OpenOptions::new().write(true).open("/proc/self/oom_score_adj") {
+        file.write_all(b"-998").ok();
+    }
+}

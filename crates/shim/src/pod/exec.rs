@@ -1,0 +1,175 @@
+//! Exec: like Create, but with the daemon's descriptors, a deadline, and an end that is told and not recorded.
+
+use std::os::fd::{AsFd, OwnedFd};
+use std::time::{Duration, Instant};
+
+use nix::fcntl::OFlag;
+use nix::unistd::{Pid, pipe2};
+use wire::v1::envelope::Body;
+use wire::v1::failure::Kind;
+use wire::v1::{Born, Exec as Request, ExecExited, ExecStarted, Failure};
+
+use super::Pod;
+use super::launch::{Job, Start, or};
+use super::request::no_container;
+use super::start::set_nonblocking;
+use crate::container::{Exec, StartNews, StartPipe, Ticket};
+use crate::failure::{At, failure};
+use crate::poll::Token;
+use crate::raw;
+use crate::tree;
+
+const STAGE: &str = "exec";
+
+impl Pod {
+    pub(super) fn start_exec(
+        &mut self,
+        ticket: Ticket,
+        request: Request,
+        fds: Vec<OwnedFd>,
+    ) -> Result<(), Failure> {
+        let container = self.container_by_id(&request.container_id).ok_or_else(no_container)?;
+        if container.started_at.is_none() || container.alive().is_none() {
+            return Err(failure(Kind::Refused, STAGE, "the container is not running"));
+        }
+        if self.execs.iter().any(|exec| exec.id == request.exec_id) {
+            return Err(failure(Kind::Refused, STAGE, "an exec of that id is here already"));
+        }
+        let number = self.number();
+        let (start, start_theirs) = pipe2(OFlag::O_CLOEXEC).at(STAGE, "making a pipe")?;
+        set_nonblocking(&start).at(STAGE, "making a pipe")?;
+        let null = raw::duplicate(&self.null).at(STAGE, "duplicating /dev/null")?;
+        let mut fds = fds.into_iter();
+        let stdio = [request.stdin, request.stdout, request.stderr]
+            .map(|given| if given && !request.tty { fds.next() } else { None });
+        let cgroup = fds.next().filter(|_| !request.no_cgroup_fd);
+        let kept = cgroup.as_ref().map(raw::duplicate).transpose();
+        let limit = Some(request.timeout_ms).filter(|&ms| ms > 0).map(Duration::from_millis);
+        self.execs.push(Exec {
+            number,
+            id: request.exec_id,
+            request: ticket,
+            pid: None,
+            cgroup: kept.at(STAGE, "duplicating the cgroup")?,
+            deadline: limit.and_then(|limit| Instant::now().checked_add(limit)),
+            tied: request.tied,
+            timed_out: false,
+            start: Some(StartPipe::new(start)),
+            terminal: None,
+        });
+        let launched = self.launch(Start {
+            number,
+            job: Job { create: None, exec: Some(request.job) },
+            stdio: stdio.each_ref().map(|fd| or(fd.as_ref(), &null)),
+            pipe: start_theirs.as_fd(),
+            cgroup,
+            limit: None,
+        });
+        if launched.is_err() {
+            self.drop_exec(number);
+        }
+        launched
+    }
+
+    pub(super) fn exec_launched(
+        &mut self,
+        number: u32,
+        result: Result<(Born, Option<OwnedFd>), Failure>,
+    ) {
+        let Some(exec) = self.execs.iter_mut().find(|exec| exec.number == number) else { return };
+        let ticket = exec.request;
+        match result {
+            Ok((born, terminal)) => {
+                exec.pid = Some(Pid::from_raw(born.pid));
+                exec.terminal = terminal.as_ref().and_then(|fd| raw::duplicate(fd).ok());
+                if let Some(pipe) = &exec.start {
+                    self.poll.read(&pipe.fd, Token::Start(number)).ok();
+                }
+                let started = Body::ExecStarted(ExecStarted { pid: born.pid });
+                self.answer(ticket, started, terminal.into_iter().collect());
+            }
+            Err(failure) => {
+                self.drop_exec(number);
+                self.refuse(ticket, failure);
+            }
+        }
+    }
+
+    /// What is said on the pipe is told with the exec's end; its closing means that the program runs.
+    pub(super) fn exec_start_news(&mut self, number: u32) {
+        let Some(exec) = self.execs.iter_mut().find(|exec| exec.number == number) else { return };
+        if let Some(pipe) = &mut exec.start
+            && pipe.read() != StartNews::Nothing
+        {
+            self.poll.forget(&pipe.fd);
+        }
+    }
+
+    pub(super) fn exec_timed_out(&mut self, number: u32) {
+        let Some(exec) = self.exec(number) else { return };
+        exec.timed_out = true;
+        exec.deadline = None;
+        if exec.pid.is_none() {
+            return self.launch_timed_out(number);
+        }
+        self.kill_exec_tree(number);
+    }
+
+    pub(super) fn kill_exec(&mut self, id: &str) -> Result<(), Failure> {
+        let exec = self.execs.iter().find(|exec| exec.id == id);
+        let Some(exec) = exec else {
+            return Err(failure(Kind::NotFound, STAGE, "no such exec"));
+        };
+        let number = exec.number;
+        if exec.pid.is_none() {
+            self.kill_launch(number, "the exec was killed");
+        } else {
+            self.kill_exec_tree(number);
+        }
+        Ok(())
+    }
+
+    pub(super) fn kill_exec_tree(&mut self, number: u32) {
+        if let Some(exec) = self.exec(number)
+            && let Some(pid) = exec.pid
+        {
+            tree::kill(pid, exec.cgroup.as_ref().map(AsFd::as_fd));
+        }
+    }
+
+    /// Those that nobody would hear of any more are killed; terminals hang up.
+    pub(super) fn connection_ended(&mut self) {
+        for exec in &mut self.execs {
+            exec.terminal = None;
+        }
+        let tied: Vec<u32> = self.execs.iter().filter(|e| e.tied).map(|e| e.number).collect();
+        for number in tied {
+            if self.exec(number).is_some_and(|exec| exec.pid.is_none()) {
+                self.kill_launch(number, "the daemon went away");
+            } else {
+                self.kill_exec_tree(number);
+            }
+        }
+    }
+
+    pub(super) fn exec_ended(&mut self, number: u32, code: i32, signal: i32) {
+        let Some(exec) = self.drop_exec(number) else { return };
+        let start_error = match exec.start.map(|mut pipe| pipe.read()) {
+            Some(StartNews::Failed(message)) => message,
+            _ => String::new(),
+        };
+        let timed_out = exec.timed_out;
+        let ended = ExecExited { exec_id: exec.id, code, signal, timed_out, start_error };
+        self.tell(Body::ExecExited(ended));
+    }
+
+    fn drop_exec(&mut self, number: u32) -> Option<Exec> {
+        let at = self.execs.iter().position(|exec| exec.number == number)?;
+        let exec = self.execs.swap_remove(at);
+        self.execs.shrink_to_fit();
+        if let Some(pipe) = &exec.start {
+            self.poll.forget(&pipe.fd);
+        }
+        Some(exec)
+    }
+}

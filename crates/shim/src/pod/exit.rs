@@ -1,0 +1,119 @@
+//! Ends: reaped, drained, recorded, told, in this order.
+
+use std::time::{Duration, Instant};
+
+use nix::unistd::Pid;
+use wire::exits;
+use wire::v1::Exited;
+use wire::v1::envelope::Body;
+
+use super::Pod;
+use crate::container::Phase;
+use crate::output::now;
+use crate::poll::Token;
+use crate::raw::{self, Status};
+
+/// How long the telling of an exit waits until its log is written: who reads the log right after finds it whole, and a
+/// frozen disk holds nobody up.
+const LOG_GRACE: Duration = Duration::from_millis(20);
+/// As the kubelet knows it.
+const START_ERROR: i32 = 128;
+
+impl Pod {
+    /// While a launch is at work, a process that nobody knows may be the one that it is about to name: those wait.
+    pub(super) fn reap_children(&mut self) {
+        if self.launches.is_empty() {
+            while let Some((pid, status)) = raw::reap(None) {
+                self.ended(pid, status);
+            }
+        } else {
+            for pid in self.known() {
+                if let Some((pid, status)) = raw::reap(Some(pid)) {
+                    self.ended(pid, status);
+                }
+            }
+        }
+    }
+
+    fn known(&self) -> Vec<Pid> {
+        let containers = self.containers.iter().filter_map(super::Container::alive);
+        let execs = self.execs.iter().filter_map(|exec| exec.pid);
+        let launches = self.launches.iter().map(|launch| launch.pid);
+        let init = self.namespaces.iter().filter_map(|namespaces| namespaces.init);
+        containers.chain(execs).chain(launches).chain(init).collect()
+    }
+
+    fn ended(&mut self, pid: Pid, status: Status) {
+        let (code, signal) = match status {
+            Status::Code(code) => (code, 0),
+            Status::Signal(signal) => (128 + signal, signal),
+        };
+        if let Some(launch) = self.launches.iter().find(|launch| launch.pid == pid) {
+            let how = match status {
+                Status::Code(code) => format!("exit status {code}"),
+                Status::Signal(signal) => format!("killed by signal {signal}"),
+            };
+            return self.launch_ended(launch.number, &how);
+        }
+        if let Some(container) = self.containers.iter().find(|c| c.alive() == Some(pid)) {
+            return self.container_ended(container.number, code, signal);
+        }
+        if let Some(exec) = self.execs.iter().find(|exec| exec.pid == Some(pid)) {
+            return self.exec_ended(exec.number, code, signal);
+        }
+        if let Some(namespaces) = self.namespaces.as_mut().filter(|n| n.init == Some(pid)) {
+            namespaces.init = None;
+        }
+    }
+
+    fn container_ended(&mut self, number: u32, code: i32, signal: i32) {
+        self.start_news(number);
+        self.drain(number);
+        let Some(container) = self.container(number) else { return };
+        let start_error = container.start_error.take().unwrap_or_default();
+        let code = if start_error.is_empty() { code } else { START_ERROR };
+        let id = container.id.clone();
+        let exited = Exited { container_id: id, code, signal, at: now(), start_error };
+        container.phase = Phase::Exited(exited.clone());
+        if container.failed {
+            return self.bury(number);
+        }
+        let written = container.in_flight == 0;
+        container.telling = Instant::now().checked_add(LOG_GRACE);
+        self.unrecorded.push(exited);
+        self.record_again();
+        if written {
+            self.tell_exit(number);
+        }
+    }
+
+    /// Reads what the process has written before it ended. What its children write later is logged, but not waited for.
+    fn drain(&mut self, number: u32) {
+        for token in [Token::Stdout(number), Token::Stderr(number)] {
+            while self.read_output(number, token) {}
+        }
+    }
+
+    /// Appends what the exit file has not taken yet.
+    pub(super) fn record_again(&mut self) {
+        while let Some(exited) = self.unrecorded.first() {
+            if exits::append(&self.exits, exited).is_err() {
+                return;
+            }
+            self.unrecorded.remove(0);
+        }
+    }
+
+    pub(super) fn tell_exit(&mut self, number: u32) {
+        let Some(container) = self.container(number) else { return };
+        container.telling = None;
+        let forgotten = container.forgetting.is_some();
+        if let Phase::Exited(exited) = &container.phase {
+            let exited = exited.clone();
+            self.tell(Body::Exited(exited));
+        }
+        if forgotten {
+            self.bury(number);
+        }
+    }
+}

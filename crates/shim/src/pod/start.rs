@@ -1,0 +1,109 @@
+//! Start: libcontainer's init waits at a socket for the word; then it execs, or says why it could not.
+
+use std::fs::File;
+use std::io;
+use std::os::fd::{AsRawFd, OwnedFd};
+use std::os::unix::fs::OpenOptionsExt;
+
+use nix::errno::Errno;
+use nix::sys::socket::{
+    AddressFamily, MsgFlags, SockFlag, SockType, UnixAddr, connect, send, socket,
+};
+use wire::v1::envelope::Body;
+use wire::v1::failure::Kind;
+use wire::v1::{Failure, Started};
+
+use super::Pod;
+use super::request::no_container;
+use crate::container::{Phase, StartNews, Ticket};
+use crate::failure::failure;
+use crate::output::now;
+use crate::poll::Token;
+
+const STAGE: &str = "start";
+const SOCKET: &str = "notify.sock";
+/// What libcontainer's own client says; its server reads to the end and looks at nothing.
+const WORD: &[u8] = b"start container";
+
+impl Pod {
+    pub(super) fn start(
+        &mut self,
+        ticket: Ticket,
+        id: &str,
+    ) -> Result<Option<(Body, Vec<OwnedFd>)>, Failure> {
+        let container = self.container_by_id(id).ok_or_else(no_container)?;
+        match (&container.phase, container.started_at) {
+            (Phase::Created, _) => {}
+            (Phase::Running, Some(at)) => {
+                return Ok(Some((Body::Started(Started { at }), Vec::new())));
+            }
+            _ => {
+                return Err(failure(
+                    Kind::Refused,
+                    STAGE,
+                    "the container is not waiting for its start",
+                ));
+            }
+        }
+        notify(&container.bundle).map_err(|error| {
+            let place =
+                format_args!("waking the container at {}/{SOCKET}: {error}", container.bundle);
+            failure(Kind::Internal, STAGE, place)
+        })?;
+        container.phase = Phase::Starting(ticket);
+        let number = container.number;
+        let start = self.containers.iter().find(|container| container.number == number);
+        if let Some(pipe) = start.and_then(|container| container.start.as_ref()) {
+            self.poll.read(&pipe.fd, Token::Start(number)).ok();
+        }
+        Ok(None)
+    }
+
+    /// The pipe has something, or its other end was closed.
+    pub(super) fn start_news(&mut self, number: u32) {
+        if self.exec(number).is_some() {
+            return self.exec_start_news(number);
+        }
+        let Some(container) = self.container(number) else { return };
+        let Some(pipe) = &mut container.start else { return };
+        let news = pipe.read();
+        if news == StartNews::Nothing {
+            return;
+        }
+        let pipe = container.start.take();
+        let Phase::Starting(ticket) = container.phase else { return };
+        container.phase = Phase::Running;
+        match news {
+            StartNews::Failed(message) => {
+                let refusal = failure(Kind::Internal, STAGE, &message);
+                container.start_error = Some(message);
+                self.refuse(ticket, refusal);
+            }
+            StartNews::Executed | StartNews::Nothing => {
+                let at = now();
+                container.started_at = Some(at);
+                self.answer(ticket, Body::Started(Started { at }), Vec::new());
+            }
+        }
+        if let Some(pipe) = pipe {
+            self.poll.forget(&pipe.fd);
+        }
+    }
+}
+
+/// Says the word. The path of the socket may be longer than an address holds, so its directory is opened first.
+fn notify(bundle: &str) -> io::Result<()> {
+    let flags = libc::O_PATH | libc::O_DIRECTORY;
+    let directory = File::options().read(true).custom_flags(flags).open(bundle)?;
+    let kinds = (AddressFamily::Unix, SockType::Stream);
+    let stream = socket(kinds.0, kinds.1, SockFlag::SOCK_CLOEXEC | SockFlag::SOCK_NONBLOCK, None)?;
+    let path = format!("/proc/self/fd/{}/{SOCKET}", directory.as_raw_fd());
+    connect(stream.as_raw_fd(), &UnixAddr::new(path.as_str())?)?;
+    send(stream.as_raw_fd(), WORD, MsgFlags::MSG_NOSIGNAL)?;
+    Ok(())
+}
+
+pub(super) fn set_nonblocking(fd: &OwnedFd) -> Result<(), Errno> {
+    use nix::fcntl::{FcntlArg, OFlag, fcntl};
+    fcntl(fd.as_raw_fd(), FcntlArg::F_SETFL(OFlag::O_NONBLOCK)).map(drop)
+}
