@@ -1,68 +1,118 @@
-//! DECIDE: what a container's process will be, as an OCI runtime specification.
+//! From what a client asked for to what an OCI runtime does: one pure function, [`build`].
 //!
-//! [`build`] is pure: from what the client asked for, what the image says, and facts of the node that others gathered.
+//! * [`request`]: what goes in ([`Request`], [`ImageConfig`], [`NodeFacts`], [`Place`]) and what comes out ([`Built`]);
+//! * `process`: command, environment, working directory, stop signal;
+//! * `mounts`: the defaults, the pod's files, volumes;
+//! * `capabilities`: the five sets;
+//! * `limits`: cgroup resources, rlimits, oom score;
+//! * `seccomp` and `profile`: `RuntimeDefault`, `Localhost`;
+//! * `confine`: namespaces, masked and read-only paths.
+//!
+//! It may not depend on nix, files, the clock or libcontainer: it decides, so that every rule can be tested as a table.
+//! What needs the kernel or the image's files is left open and settled by launch: `root.path`, `process.user` (from
+//! [`UserRequest`]), bind sources, and host devices ([`Built::devices`]).
+//!
+//! # Decisions
+//! * The pod's sysctls and host name are set once by the shim, in the namespaces it makes; a container's specification
+//!   has neither.
+//! * A capability that the daemon lacks is left out: asking for it would fail the whole container.
+//! * `noNewPrivileges` is present only when true: libcontainer takes an explicit false for "load the filter last".
+//! * The pod's own hosts file is bound with the node's network too, as a copy: a container must not write the node's.
+//!
+//! # Seams
+//! User namespaces add a namespace in `confine` and mappings beside it; AppArmor a profile name in `process`; SELinux
+//! labels in `process` and `confine`; CDI edits and image volumes in `mounts`.
 #![forbid(unsafe_code)]
 
-mod build;
-mod error;
-pub mod facts;
+mod capabilities;
+mod confine;
+mod limits;
+mod mounts;
+mod process;
+mod profile;
+pub mod request;
+mod seccomp;
 
-pub use build::build;
-pub use error::BuildError;
-pub use facts::{DeviceNode, Handles, ImageConfig, Layout, NodeFacts, Place, Rlimit};
+use std::collections::HashMap;
 
-use names::{ContainerId, SandboxId};
-use pod::config::{ContainerConfig, SandboxConfig};
+use oci_spec::runtime::{RootBuilder, Spec, SpecBuilder};
+pub use request::{
+    BuildError, Built, CgroupLayout, DeviceRequest, ImageConfig, NodeFacts, Place, Request, Rlimit,
+    UserRequest,
+};
 
-/// Everything that a specification follows from.
-#[derive(Debug, Clone, Copy)]
-pub struct Request<'a> {
-    /// The pod's configuration.
-    pub sandbox: &'a SandboxConfig,
-    /// The pod's id.
-    pub sandbox_id: &'a SandboxId,
-    /// The container's id.
-    pub container_id: &'a ContainerId,
-    /// The container's configuration.
-    pub container: &'a ContainerConfig,
-    /// What the image says.
-    pub image: &'a ImageConfig,
-    /// What the node is.
-    pub node: &'a NodeFacts,
-    /// Where the container's things are.
-    pub place: &'a Place,
-    /// The devices that were asked for (all of the host's for a privileged container), resolved.
-    pub devices: &'a [DeviceNode],
-    /// The JSON of the `Localhost` seccomp profile.
-    pub localhost_profile: Option<&'a str>,
+/// The specification of a container, or the first field that cannot be had.
+pub fn build(request: &Request<'_>) -> Result<Built, BuildError> {
+    let process = process::process(request)?;
+    let linux = confine::linux(request)?;
+    let root = RootBuilder::default()
+        .path("/rootfs")
+        .readonly(request.container.security.readonly_rootfs)
+        .build()?;
+    let spec: Spec = SpecBuilder::default()
+        .version("1.2.0")
+        .root(root)
+        .process(process)
+        .linux(linux)
+        .mounts(mounts::mounts(request)?)
+        .annotations(annotations(request))
+        .build()?;
+    Ok(Built {
+        spec: without_defaults(spec),
+        user: user(request),
+        stop_signal: process::stop_signal(request)?,
+        devices: devices(request),
+        all_devices: request.container.security.privileged,
+    })
 }
 
-/// A settled specification.
-#[derive(Debug, Clone)]
-pub struct Built {
-    /// Complete but for `root.path` and `process.user`, which launch settles in the rootfs.
-    pub spec: oci_spec::runtime::Spec,
-    /// Whom launch shall look up.
-    pub user: UserRequest,
-    /// The signal that asks the container to stop, as the kernel numbers it.
-    pub stop_signal: i32,
-    /// HOME is to be taken from the image's passwd.
-    pub set_home: bool,
+/// The builders fill what was not said with values of their own; a specification says only what was decided.
+fn without_defaults(mut spec: Spec) -> Spec {
+    spec.set_hostname(None).set_hooks(None).set_domainname(None);
+    spec
 }
 
-/// A user as it was asked for; names are looked up in the rootfs.
-#[derive(Debug, Clone, Default, PartialEq, Eq)]
-pub struct UserRequest {
-    /// As the image writes it (`user`, `uid`, `user:group`, …); counts when neither `uid` nor `name` is set.
-    pub image_user: String,
-    /// By number.
-    pub uid: Option<u32>,
-    /// By name.
-    pub name: Option<String>,
-    /// The primary group.
-    pub gid: Option<u32>,
-    /// Supplemental groups.
-    pub groups: Vec<u32>,
-    /// Only those, not the image's own.
-    pub strict_groups: bool,
+/// Facts for people and outside runtimes. The client's annotations are its own: none becomes an order.
+fn annotations(request: &Request<'_>) -> HashMap<String, String> {
+    let facts = [
+        ("io.kubernetes.cri.container-type", "container"),
+        ("io.kubernetes.cri.container-name", request.container.name.name.as_str()),
+        ("io.kubernetes.cri.sandbox-id", request.sandbox_id.as_str()),
+        ("io.kubernetes.cri.sandbox-name", request.sandbox.name.name.as_str()),
+        ("io.kubernetes.cri.sandbox-namespace", request.sandbox.name.namespace.as_str()),
+    ];
+    facts.into_iter().map(|(k, v)| (k.to_owned(), v.to_owned())).collect()
 }
+
+fn user(request: &Request<'_>) -> UserRequest {
+    let security = &request.container.security;
+    let (uid, name) = match &security.user {
+        Some(pod::config::RunAs::Uid(uid)) => (Some(*uid), String::new()),
+        Some(pod::config::RunAs::Name(name)) => (None, name.clone()),
+        None => (None, String::new()),
+    };
+    UserRequest {
+        image_user: request.image.user.clone(),
+        uid,
+        name,
+        gid: security.group,
+        groups: security.supplemental_groups.clone(),
+        strict_groups: security.groups_policy == pod::config::GroupsPolicy::Strict,
+    }
+}
+
+fn devices(request: &Request<'_>) -> Vec<DeviceRequest> {
+    let one = |d: &pod::config::Device| DeviceRequest {
+        container_path: d.container_path.clone(),
+        host_path: d.host_path.clone(),
+        permissions: if d.permissions.is_empty() {
+            "rwm".to_owned()
+        } else {
+            d.permissions.clone()
+        },
+    };
+    request.container.devices.iter().map(one).collect()
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,138 @@
+//! Mounts: the defaults, the pod's files, and volumes, in the order in which they are made.
+
+use oci_spec::runtime::{Mount, MountBuilder};
+use pod::config::{self, NamespaceMode, Propagation};
+
+use crate::request::{BuildError, Request};
+
+pub(crate) const CGROUP: &str = "/sys/fs/cgroup";
+
+pub(crate) fn mounts(request: &Request<'_>) -> Result<Vec<Mount>, BuildError> {
+    let volumes = volumes(request)?;
+    let taken = |path: &str| volumes.iter().any(|v| v.destination().as_os_str() == path);
+    let hides_dev = taken("/dev");
+    let mut all = Vec::new();
+    for mount in [defaults(request)?, pod_files(request)?].concat() {
+        let path = mount.destination().display().to_string();
+        let hidden = hides_dev && ["/dev/pts", "/dev/mqueue"].contains(&path.as_str());
+        if !taken(&path) && !hidden {
+            all.push(mount);
+        }
+    }
+    all.extend(volumes);
+    // Parents before children; among equals the order given.
+    all.sort_by_key(|m| m.destination().components().count());
+    Ok(all)
+}
+
+fn defaults(request: &Request<'_>) -> Result<Vec<Mount>, BuildError> {
+    let access = if request.container.security.privileged { "rw" } else { "ro" };
+    [
+        ("/proc", "proc", "proc", &["nosuid", "noexec", "nodev"][..]),
+        ("/dev", "tmpfs", "tmpfs", &["nosuid", "strictatime", "mode=755", "size=65536k"]),
+        (
+            "/dev/pts",
+            "devpts",
+            "devpts",
+            &["nosuid", "noexec", "newinstance", "ptmxmode=0666", "mode=0620", "gid=5"],
+        ),
+        ("/dev/mqueue", "mqueue", "mqueue", &["nosuid", "noexec", "nodev"]),
+        ("/sys", "sysfs", "sysfs", &["nosuid", "noexec", "nodev", access]),
+        (CGROUP, "cgroup", "cgroup", &["nosuid", "noexec", "nodev", "relatime", access]),
+    ]
+    .into_iter()
+    .map(|(at, kind, source, options)| mount(at, kind, source, options))
+    .collect()
+}
+
+fn pod_files(request: &Request<'_>) -> Result<Vec<Mount>, BuildError> {
+    let place = request.place;
+    let access = if request.container.security.readonly_rootfs { "ro" } else { "rw" };
+    let shm = match request.sandbox.namespaces.ipc {
+        NamespaceMode::Node => "/dev/shm",
+        NamespaceMode::Pod | NamespaceMode::Container | NamespaceMode::Target => place.shm.as_str(),
+    };
+    [
+        ("/etc/hostname", place.hostname.as_str(), access),
+        ("/etc/hosts", &place.hosts, access),
+        ("/etc/resolv.conf", &place.resolv_conf, access),
+        ("/dev/shm", shm, "rw"),
+    ]
+    .into_iter()
+    .filter(|(_, source, _)| !source.is_empty())
+    .map(|(at, source, access)| mount(at, "bind", source, &["rbind", "rprivate", access]))
+    .collect()
+}
+
+fn volumes(request: &Request<'_>) -> Result<Vec<Mount>, BuildError> {
+    let mut all: Vec<Mount> = Vec::new();
+    for volume in &request.container.mounts {
+        let mount = volume_mount(request, volume)?;
+        // Of two at one place the later wins, as it would when both were mounted.
+        all.retain(|m| m.destination() != mount.destination());
+        all.push(mount);
+    }
+    Ok(all)
+}
+
+fn volume_mount(request: &Request<'_>, volume: &config::Mount) -> Result<Mount, BuildError> {
+    let field = |name: &str| format!("config.mounts[{}].{name}", volume.container_path);
+    let at = clean(&volume.container_path);
+    if !volume.container_path.starts_with('/') || at == "/" {
+        return Err(BuildError::field(
+            field("container_path"),
+            "is not an absolute path below the root",
+        ));
+    }
+    if !volume.host_path.starts_with('/') {
+        return Err(BuildError::field(
+            field("host_path"),
+            format!("{:?} is not absolute", volume.host_path),
+        ));
+    }
+    let propagation = match volume.propagation {
+        Propagation::Private => "rprivate",
+        Propagation::HostToContainer => "rslave",
+        Propagation::Bidirectional => "rshared",
+    };
+    let access = match (volume.readonly, volume.recursive_read_only) {
+        (_, true) => recursive(request, volume)?,
+        (true, false) => "ro",
+        (false, false) => "rw",
+    };
+    mount(&at, "bind", &volume.host_path, &["rbind", propagation, access])
+}
+
+fn recursive(request: &Request<'_>, volume: &config::Mount) -> Result<&'static str, BuildError> {
+    let field = format!("config.mounts[{}].recursive_read_only", volume.container_path);
+    if !volume.readonly {
+        return Err(BuildError::field(field, "needs readonly"));
+    }
+    if volume.propagation != Propagation::Private {
+        return Err(BuildError::field(field, "needs private propagation"));
+    }
+    if !request.node.recursive_read_only {
+        return Err(BuildError::RecursiveReadOnly(volume.container_path.clone()));
+    }
+    Ok("rro")
+}
+
+fn mount(at: &str, kind: &str, source: &str, options: &[&str]) -> Result<Mount, BuildError> {
+    let options: Vec<String> = options.iter().map(|o| (*o).to_owned()).collect();
+    Ok(MountBuilder::default().destination(at).typ(kind).source(source).options(options).build()?)
+}
+
+/// A path without `.`, `..` and doubled slashes; it never climbs above the root.
+pub(crate) fn clean(path: &str) -> String {
+    let mut parts: Vec<&str> = Vec::new();
+    for part in path.split('/') {
+        match part {
+            "" | "." => {}
+            ".." => {
+                parts.pop();
+            }
+            name => parts.push(name),
+        }
+    }
+    format!("/{}", parts.join("/"))
+}

@@ -1,0 +1,249 @@
+//! What a specification is made of, and what comes out.
+
+use std::collections::BTreeSet;
+
+use names::{ContainerId, Kind, SandboxId};
+use oci_spec::runtime::Spec;
+use pod::config::{ContainerConfig, SandboxConfig};
+
+/// Everything that a specification depends on.
+#[derive(Debug, Clone, Copy)]
+pub struct Request<'a> {
+    /// The pod.
+    pub sandbox: &'a SandboxConfig,
+    /// Its id.
+    pub sandbox_id: &'a SandboxId,
+    /// The container's id.
+    pub container_id: &'a ContainerId,
+    /// What the client asked for.
+    pub container: &'a ContainerConfig,
+    /// What the image says.
+    pub image: &'a ImageConfig,
+    /// What this node can do.
+    pub node: &'a NodeFacts,
+    /// Where the pod's things are.
+    pub place: &'a Place,
+    /// The JSON of the `Localhost` seccomp profile, when one was asked for.
+    pub localhost_profile: Option<&'a str>,
+}
+
+/// What an image's configuration says of processes. Written by strangers.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct ImageConfig {
+    /// `NAME=value`.
+    pub env: Vec<String>,
+    /// The program.
+    pub entrypoint: Vec<String>,
+    /// Its arguments, or the program when there is no entrypoint.
+    pub cmd: Vec<String>,
+    /// `user`, `uid`, `user:group`, …
+    pub user: String,
+    /// Empty: the root.
+    pub working_dir: String,
+    /// `SIGTERM`, `TERM`, `15`, `SIGRTMIN+3`; empty: none.
+    pub stop_signal: String,
+}
+
+/// How the node's cgroups are laid out.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub enum CgroupLayout {
+    /// Controllers in hierarchies of their own.
+    V1,
+    /// The same, and a unified hierarchy beside them.
+    Hybrid,
+    /// One hierarchy.
+    #[default]
+    V2,
+}
+
+/// A limit of a process.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Rlimit {
+    /// `RLIMIT_NOFILE`, …
+    pub name: String,
+    /// What holds.
+    pub soft: u64,
+    /// What it may be raised to.
+    pub hard: u64,
+}
+
+/// What this node can do, learnt once at start, and what its configuration says.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct NodeFacts {
+    /// The daemon's bounding set: names without `CAP_`.
+    pub bounding: BTreeSet<String>,
+    /// What a container has when nothing is added or dropped.
+    pub default_capabilities: Vec<String>,
+    /// The lowest oom score adjustment that this daemon may set.
+    pub lowest_oom_score_adj: i32,
+    /// Limits of every process.
+    pub rlimits: Vec<Rlimit>,
+    /// The cgroup layout.
+    pub cgroups: CgroupLayout,
+    /// The directories below /sys/fs/cgroup that are hierarchies of their own.
+    pub hierarchies: Vec<String>,
+    /// Memory and swap are counted together (v1: memsw exists; v2: memory.swap.max exists).
+    pub swap_limits: bool,
+    /// The hugetlb controller can be used by a container.
+    pub hugetlb: bool,
+    /// A mount can be made read-only with all below it.
+    pub recursive_read_only: bool,
+    /// The node's name.
+    pub hostname: String,
+}
+
+impl Default for NodeFacts {
+    fn default() -> Self {
+        let names = |list: &[&str]| list.iter().map(|n| (*n).to_owned()).collect::<Vec<_>>();
+        Self {
+            bounding: crate::capabilities::ALL.iter().map(|n| (*n).to_owned()).collect(),
+            default_capabilities: names(&crate::capabilities::USUAL),
+            lowest_oom_score_adj: -1000,
+            rlimits: vec![Rlimit { name: "RLIMIT_NOFILE".to_owned(), soft: 1024, hard: 524_288 }],
+            cgroups: CgroupLayout::V2,
+            hierarchies: Vec::new(),
+            swap_limits: true,
+            hugetlb: true,
+            recursive_read_only: true,
+            hostname: "localhost".to_owned(),
+        }
+    }
+}
+
+/// Where the pod's things are on the host.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Place {
+    /// The container's own cgroup: absolute below the hierarchies' roots.
+    pub cgroup: String,
+    /// The pod's files.
+    pub hostname: String,
+    /// With the node's network a copy of the node's.
+    pub hosts: String,
+    /// Made from `dns_config` or from the node's.
+    pub resolv_conf: String,
+    /// The pod's /dev/shm; the node's own when the pod uses the node's ipc namespace.
+    pub shm: String,
+    /// How launch finds the pod's namespaces.
+    pub network_namespace: String,
+    /// See `network_namespace`.
+    pub ipc_namespace: String,
+    /// See `network_namespace`.
+    pub uts_namespace: String,
+    /// See `network_namespace`; the one shared by the pod.
+    pub pid_namespace: String,
+    /// The PID namespace of the container that `Target` names.
+    pub target_pid_namespace: Option<String>,
+}
+
+impl Default for Place {
+    fn default() -> Self {
+        let text = str::to_owned;
+        Self {
+            cgroup: String::new(),
+            hostname: String::new(),
+            hosts: String::new(),
+            resolv_conf: String::new(),
+            shm: text("/dev/shm"),
+            network_namespace: text("/proc/self/fd/4"),
+            ipc_namespace: text("/proc/self/fd/5"),
+            uts_namespace: text("/proc/self/fd/6"),
+            pid_namespace: text("/proc/self/fd/7"),
+            target_pid_namespace: None,
+        }
+    }
+}
+
+/// A specification and what launch still has to settle.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Built {
+    /// The specification.
+    pub spec: Spec,
+    /// Who the process runs as, to be found in the image.
+    pub user: UserRequest,
+    /// The kernel's number of the signal that asks the container to stop.
+    pub stop_signal: i32,
+    /// Devices of the host, to be found by launch (`CreateJob.devices`).
+    pub devices: Vec<DeviceRequest>,
+    /// Every device of the host (`CreateJob.all_devices`).
+    pub all_devices: bool,
+}
+
+impl Built {
+    /// The specification as JSON.
+    pub fn json(&self) -> Result<Vec<u8>, BuildError> {
+        serde_json::to_vec(&self.spec).map_err(BuildError::Json)
+    }
+}
+
+/// Who the process runs as (`CreateJob.user`).
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct UserRequest {
+    /// As the image writes it; used when neither uid nor name is given.
+    pub image_user: String,
+    /// By number.
+    pub uid: Option<u32>,
+    /// By name, in the image's passwd.
+    pub name: String,
+    /// The primary group.
+    pub gid: Option<u32>,
+    /// More groups.
+    pub groups: Vec<u32>,
+    /// No groups of the image.
+    pub strict_groups: bool,
+}
+
+/// A device of the host, or a directory of them.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct DeviceRequest {
+    /// Where the container sees it.
+    pub container_path: String,
+    /// Where it is.
+    pub host_path: String,
+    /// Of `rwm`.
+    pub permissions: String,
+}
+
+/// Why there is no specification.
+#[derive(Debug, thiserror::Error)]
+pub enum BuildError {
+    /// Neither client nor image say what to run.
+    #[error(
+        "no command specified: config.command, config.args and the image's entrypoint and cmd are empty"
+    )]
+    NoCommand,
+    /// A field has a value that cannot be.
+    #[error("{field}: {why}")]
+    Field {
+        /// The field as the interface names it.
+        field: String,
+        /// What is wrong.
+        why: String,
+    },
+    /// The kubelet looks for the first word.
+    #[error("RROUnsupported: {0} cannot be recursively read-only on this kernel")]
+    RecursiveReadOnly(String),
+    /// The `Localhost` profile is not one.
+    #[error("the seccomp profile is not readable")]
+    Profile(#[source] serde_json::Error),
+    /// The specification cannot be written.
+    #[error("writing the specification")]
+    Json(#[source] serde_json::Error),
+    /// A part of the specification was refused by its builder: a bug here.
+    #[error("assembling the specification")]
+    Assemble(#[from] oci_spec::OciSpecError),
+}
+
+impl BuildError {
+    /// What kind of failure it is.
+    pub fn kind(&self) -> Kind {
+        match self {
+            Self::NoCommand | Self::Field { .. } | Self::Profile(_) => Kind::Invalid,
+            Self::RecursiveReadOnly(_) => Kind::Unsupported,
+            Self::Json(_) | Self::Assemble(_) => Kind::Internal,
+        }
+    }
+
+    pub(crate) fn field(field: impl Into<String>, why: impl Into<String>) -> Self {
+        Self::Field { field: field.into(), why: why.into() }
+    }
+}
