@@ -73,11 +73,11 @@ impl Flights {
         let (key, counted) = (key.clone(), Arc::clone(&counters));
         let task = tokio::spawn(async move {
             let (reference, credentials) = &key;
-            let pulled = puller.pull(reference, credentials, &counted).await;
-            let pulled = pulled.map_err(|step| PullError::new(&reference.to_string(), step));
+            let outcome = puller.pull(reference, credentials, &counted).await;
+            let outcome = outcome.map_err(|step| PullError::new(&reference.to_string(), step));
             // Off the map first: who asks from now on gets a new pull, not an old answer.
             flights.land(&key, &counted);
-            sender.send_replace(Some(pulled));
+            sender.send_replace(Some(outcome));
         });
         Flight { counters, waiters: 0, outcome, task: Some(task.abort_handle()) }
     }

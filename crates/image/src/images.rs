@@ -124,6 +124,10 @@ impl Images {
     }
 
     /// What all layers take, from counters.
+    #[expect(
+        clippy::unused_async,
+        reason = "where a layer is a blob, asking the file system may wait"
+    )]
     pub async fn usage(&self) -> FsUsage {
         let used = self.store().used();
         let mountpoint = self.store().layers_dir();

@@ -11,11 +11,11 @@ use std::path::Path;
 use names::Kind;
 use thiserror::Error;
 
+pub use self::tar::TarError;
 use crate::digest::Digest;
 use crate::options::TarLimits;
 use inflate::{Hashed, Inflated};
 pub(crate) use tree::Stats;
-pub use self::tar::TarError;
 pub use tree::TreeError;
 
 /// What a layer must turn out to be.

@@ -58,4 +58,3 @@ pub use reference::{ParseReferenceError, Reference};
 pub use registry::{ConfigError, Credentials, FetchError, Secret};
 pub use store::{OpenError, PinError};
 pub use view::Image;
-

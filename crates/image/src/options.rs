@@ -41,8 +41,10 @@ pub struct TarLimits {
     pub bytes: u64,
     /// Directories in one path.
     pub depth: usize,
-    /// How many times larger than its compressed form a layer beyond a GiB may be.
+    /// How many times larger than its compressed form a layer may be, once it is larger than `ratio_from`.
     pub ratio: u64,
+    /// Bytes up to which a layer may inflate as much as it likes.
+    pub ratio_from: u64,
 }
 
 impl Default for Options {
@@ -66,6 +68,6 @@ impl Default for Options {
 
 impl Default for TarLimits {
     fn default() -> Self {
-        Self { entries: 800_000, bytes: 64 << 30, depth: 256, ratio: 400 }
+        Self { entries: 800_000, bytes: 64 << 30, depth: 256, ratio: 400, ratio_from: 1 << 30 }
     }
 }

@@ -1,6 +1,5 @@
 //! One pull: resolve, then layers several at once, each in one pass, then the record.
 
-use std::collections::BTreeSet;
 use std::collections::HashMap;
 use std::io;
 use std::sync::{Arc, Mutex, PoisonError, Weak};
@@ -324,11 +323,4 @@ fn adopt(store: &Store, layers: &[Got]) -> io::Result<()> {
         rustix::fs::syncfs(&upper)?;
     }
     Ok(())
-}
-
-impl Names {
-    /// The same names from a reference alone, for archives that know no registry digest.
-    pub(crate) fn tagged(reference: &Reference) -> Self {
-        Self { tags: BTreeSet::from([reference.to_string()]), digests: BTreeSet::new() }
-    }
 }

@@ -42,6 +42,9 @@ pub(crate) struct LayerRecord {
     pub(crate) inodes: u64,
 }
 
+/// A file that is no record, and why.
+pub(crate) type Unreadable = (PathBuf, String);
+
 /// A record could not be written or removed.
 #[derive(Debug, Error)]
 #[error("{step} {}", path.display())]
@@ -74,7 +77,7 @@ pub(crate) fn path_of(dir: &Path, id: &ImageId) -> PathBuf {
 }
 
 /// All records of a directory, and the files that are none.
-pub(crate) fn load(dir: &Path) -> io::Result<(Vec<Record>, Vec<(PathBuf, String)>)> {
+pub(crate) fn load(dir: &Path) -> io::Result<(Vec<Record>, Vec<Unreadable>)> {
     let (mut records, mut unreadable) = (Vec::new(), Vec::new());
     for entry in fs::read_dir(dir)? {
         let path = entry?.path();
@@ -113,15 +116,18 @@ fn read(path: &Path) -> Result<Record, String> {
 /// Writes a record so that after a crash there is the old one or the new one.
 pub(crate) fn write(dir: &Path, record: &Record) -> Result<(), RecordError> {
     let path = record.path(dir);
-    let bytes = serde_json::to_vec(record)
-        .map_err(|e| RecordError { step: "encode", path: path.clone(), source: e.into() })?;
+    let bytes = serde_json::to_vec(record).map_err(|e| RecordError {
+        step: "encode",
+        path: path.clone(),
+        source: e.into(),
+    })?;
     replace(&path, &bytes)
 }
 
 /// Puts these bytes at `path` so that after a crash there are the old ones or the new ones.
 pub(crate) fn replace(path: &Path, bytes: &[u8]) -> Result<(), RecordError> {
     let step = |step| move |source| RecordError { step, path: path.to_owned(), source };
-    let dir = path.parent().unwrap_or(Path::new("/"));
+    let dir = path.parent().unwrap_or_else(|| Path::new("/"));
     let name = path.file_name().unwrap_or_default().to_string_lossy();
     let temporary = dir.join(format!(".new-{name}"));
     let mut options = OpenOptions::new();

@@ -178,11 +178,24 @@ mod tests {
     #[test]
     fn what_could_leave_its_place_is_refused() {
         let digest = format!("x@sha256:{}", "A".repeat(64));
-        for bad in
-            ["", "..", "a/../b", "A", "x:", "x:-a", "a//b", "/a", "a/", "x@sha256:12", "a b", "-a", &digest, "h..x/a"]
-        {
+        for bad in [
+            "",
+            "..",
+            "a/../b",
+            "A",
+            "x:",
+            "x:-a",
+            "a//b",
+            "/a",
+            "a/",
+            "x@sha256:12",
+            "a b",
+            "-a",
+            &digest,
+            "h..x/a",
+        ] {
             assert!(bad.parse::<Reference>().is_err(), "{bad}");
         }
-        assert!("a".repeat(300).parse::<Reference>().is_err());
+        "a".repeat(300).parse::<Reference>().unwrap_err();
     }
 }

@@ -146,8 +146,9 @@ impl FetchError {
     /// What kind of failure this is.
     pub fn kind(&self) -> Kind {
         match self {
-            Self::Config(ConfigError::Blocked(_)) => Kind::Refused,
-            Self::Config(_) | Self::Tls { .. } | Self::NoEndpoint(_) => Kind::Refused,
+            Self::Config(_) | Self::Tls { .. } | Self::NoEndpoint(_) | Self::Token { .. } => {
+                Kind::Refused
+            }
             Self::Unreachable { .. } | Self::Stalled { .. } | Self::Cut { .. } => {
                 Kind::RegistryUnavailable
             }
@@ -157,7 +158,6 @@ impl FetchError {
                 401 | 403 => Kind::Refused,
                 _ => Kind::Internal,
             },
-            Self::Token { .. } => Kind::Refused,
             Self::Redirect { .. } | Self::TooLarge { .. } | Self::Digest { .. } => Kind::Invalid,
             Self::Everywhere { last, .. } => last.kind(),
             Self::Unwanted => Kind::Cancelled,

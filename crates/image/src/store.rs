@@ -225,11 +225,11 @@ impl Store {
         names: Names,
     ) -> Result<(), RecordError> {
         let _writer = self.writer.lock().unwrap_or_else(PoisonError::into_inner);
-        record::sync_dir(&self.layers_dir()).map_err(|e| RecordError::sync(&self.layers_dir(), e))?;
+        record::sync_dir(&self.layers_dir())
+            .map_err(|e| RecordError::sync(&self.layers_dir(), e))?;
         let layers = layers.iter().map(|held| held.record).collect();
-        let mut record = self
-            .record(id)
-            .unwrap_or_else(|| Record::new(id.clone(), config.to_owned(), layers));
+        let mut record =
+            self.record(id).unwrap_or_else(|| Record::new(id.clone(), config.to_owned(), layers));
         if record.hidden {
             record.hidden = false;
         }
@@ -322,7 +322,9 @@ impl Store {
     /// Off this thread: it writes, and unpinning must not wait for a disk.
     fn drop_hidden_soon(self: &Arc<Self>) {
         let store = Arc::clone(self);
-        let spawned = std::thread::Builder::new().name("image-unpin".into()).spawn(move || store.drop_hidden());
+        let spawned = std::thread::Builder::new()
+            .name("image-unpin".into())
+            .spawn(move || store.drop_hidden());
         if let Err(error) = spawned {
             tracing::warn!(%error, "no thread to remove images: they stay until the next start");
         }
@@ -371,11 +373,11 @@ impl Store {
             .flat_map(|(record, _)| record.layers.iter().map(|layer| layer.diff_id))
             .collect();
         state.layers.retain(|diff_id, layer| {
-            let stays = layer.holds > 0 || named.contains(diff_id);
-            if !stays {
+            let needed = layer.holds > 0 || named.contains(diff_id);
+            if !needed {
                 self.sweeper.remove(self.layer_path(layer.record.number));
             }
-            stays
+            needed
         });
     }
 

@@ -41,7 +41,8 @@ impl Sweeper {
         queue.running = true;
         drop(queue);
         let shared = Arc::clone(&self.0);
-        let spawned = std::thread::Builder::new().name("image-sweep".into()).spawn(move || shared.run());
+        let spawned =
+            std::thread::Builder::new().name("image-sweep".into()).spawn(move || shared.run());
         if let Err(error) = spawned {
             tracing::warn!(%error, "no thread to remove layers: they stay until the next start");
             self.0.lock().running = false;

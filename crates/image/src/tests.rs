@@ -1,5 +1,9 @@
 //! The crate as a whole, against Debian's registry and against servers that misbehave.
 
+mod hostile;
 mod made;
+mod mock;
 mod pulls;
 mod server;
+mod speed;
+mod troubles;

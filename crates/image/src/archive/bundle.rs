@@ -114,7 +114,10 @@ impl Bundle {
                         None => break,
                     }
                 }
-                Err(io::Error::new(io::ErrorKind::NotFound, format!("{name} is not in the archive")))
+                Err(io::Error::new(
+                    io::ErrorKind::NotFound,
+                    format!("{name} is not in the archive"),
+                ))
             }
         }
     }

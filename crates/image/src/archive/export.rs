@@ -121,8 +121,7 @@ fn write(
         manifests.extend(exported.descriptors);
         docker.push(exported.docker);
     }
-    let index =
-        json!({ "schemaVersion": 2, "mediaType": INDEX_TYPES[0], "manifests": manifests });
+    let index = json!({ "schemaVersion": 2, "mediaType": INDEX_TYPES[0], "manifests": manifests });
     archive.document("oci-layout", &json!({ "imageLayoutVersion": "1.0.0" }))?;
     archive.document("index.json", &index)?;
     archive.document("manifest.json", &Value::Array(docker))?;
@@ -142,7 +141,8 @@ impl<W: Write> Archive<W> {
         for layer in &record.layers {
             layers.push(self.layer(store, layer.number)?);
         }
-        let mut config: Value = serde_json::from_str(&record.config).map_err(ExportError::Config)?;
+        let mut config: Value =
+            serde_json::from_str(&record.config).map_err(ExportError::Config)?;
         let diff_ids: Vec<_> = layers.iter().map(|(digest, _)| digest.to_string()).collect();
         if let Some(fields) = config.as_object_mut() {
             fields.insert("rootfs".into(), json!({ "type": "layers", "diff_ids": diff_ids }));
@@ -219,7 +219,12 @@ impl<W: Write> Archive<W> {
         self.member(name, bytes.len() as u64, &mut bytes.as_slice())
     }
 
-    fn member(&mut self, name: &str, size: u64, from: &mut dyn io::Read) -> Result<(), ExportError> {
+    fn member(
+        &mut self,
+        name: &str,
+        size: u64,
+        from: &mut dyn io::Read,
+    ) -> Result<(), ExportError> {
         let mut header = tar::Header::new_ustar();
         header.set_mode(0o644);
         header.set_size(size);

@@ -208,11 +208,12 @@ impl Images {
         let bundle = bundle.clone();
         blocking(move || {
             let member = |source| ImportError::Member { name: name.clone(), source };
-            let source = BufReader::with_capacity(256 << 10, bundle.open_member(&name).map_err(member)?);
+            let source =
+                BufReader::with_capacity(256 << 10, bundle.open_member(&name).map_err(member)?);
             let temporary = store.temporary().map_err(member)?;
             let unpacked = unpack(temporary, |path| layer::unpack(source, expected, path, &limits));
-            let (unpacked, temporary) = unpacked
-                .map_err(|source| ImportError::Layer { name: name.clone(), source })?;
+            let (unpacked, temporary) =
+                unpacked.map_err(|source| ImportError::Layer { name: name.clone(), source })?;
             let held = temporary.keep(expected.diff_id, unpacked.stats).map_err(member)?;
             Ok((held, unpacked.implied))
         })
@@ -364,7 +365,9 @@ fn mark_of(path: &Path) -> Option<String> {
 impl Images {
     /// Whether the images of this archive are still here.
     fn is_loaded(&self, mark: &str) -> bool {
-        let Ok(text) = std::fs::read_to_string(self.store().loaded_path(mark)) else { return false };
+        let Ok(text) = std::fs::read_to_string(self.store().loaded_path(mark)) else {
+            return false;
+        };
         text.lines().all(|id| self.find(id).is_some())
     }
 

@@ -18,6 +18,10 @@ const MAX_XATTRS: usize = 64 << 10;
 /// Longest name that a header holds by itself.
 const MAX_NAME: usize = 100;
 
+/// Name and value of an extended attribute.
+type Xattr = (Vec<u8>, Vec<u8>);
+type Xattrs = [Xattr];
+
 struct Packer<W: Write> {
     root: OwnedFd,
     tar: Builder<W>,
@@ -46,7 +50,7 @@ impl<W: Write> Packer<W> {
         if !path.is_empty() {
             let name = [path, b"/"].concat();
             let xattrs = xattrs(&fd)?;
-            self.member(&name, EntryType::Directory, &stat, &[], &xattrs, &mut io::empty())?;
+            self.member(&name, EntryType::Directory, &stat, &[], (&xattrs, &mut io::empty()))?;
         }
         if is_opaque(&fd) {
             self.whiteout(&join(path, b".wh..wh..opq"), &stat)?;
@@ -88,7 +92,7 @@ impl<W: Write> Packer<W> {
         if stat.st_nlink > 1 {
             let inode = (stat.st_dev, stat.st_ino);
             if let Some(first) = self.linked.get(&inode).cloned() {
-                return self.member(path, EntryType::Link, stat, &first, &[], &mut io::empty());
+                return self.member(path, EntryType::Link, stat, &first, (&[], &mut io::empty()));
             }
             self.linked.insert(inode, path.to_vec());
         }
@@ -98,20 +102,22 @@ impl<W: Write> Packer<W> {
                 let fd = rustix::fs::openat(parent, name, flags, Mode::empty())?;
                 let xattrs = xattrs(&fd)?;
                 let mut body = File::from(fd);
-                self.member(path, EntryType::Regular, stat, &[], &xattrs, &mut body)
+                self.member(path, EntryType::Regular, stat, &[], (&xattrs, &mut body))
             }
             FileType::Symlink => {
                 let to = rustix::fs::readlinkat(parent, name, Vec::new())?;
                 let none = &mut io::empty();
-                self.member(path, EntryType::Symlink, stat, to.as_bytes(), &[], none)
+                self.member(path, EntryType::Symlink, stat, to.as_bytes(), (&[], none))
             }
             FileType::CharacterDevice => {
-                self.member(path, EntryType::Char, stat, &[], &[], &mut io::empty())
+                self.member(path, EntryType::Char, stat, &[], (&[], &mut io::empty()))
             }
             FileType::BlockDevice => {
-                self.member(path, EntryType::Block, stat, &[], &[], &mut io::empty())
+                self.member(path, EntryType::Block, stat, &[], (&[], &mut io::empty()))
             }
-            FileType::Fifo => self.member(path, EntryType::Fifo, stat, &[], &[], &mut io::empty()),
+            FileType::Fifo => {
+                self.member(path, EntryType::Fifo, stat, &[], (&[], &mut io::empty()))
+            }
             // Sockets are nobody's content.
             _ => Ok(()),
         }
@@ -121,7 +127,7 @@ impl<W: Write> Packer<W> {
         let mut plain = *stat;
         plain.st_mode = 0;
         plain.st_size = 0;
-        self.member(path, EntryType::Regular, &plain, &[], &[], &mut io::empty())
+        self.member(path, EntryType::Regular, &plain, &[], (&[], &mut io::empty()))
     }
 
     fn member(
@@ -130,8 +136,7 @@ impl<W: Write> Packer<W> {
         kind: EntryType,
         stat: &Stat,
         link: &[u8],
-        xattrs: &[(Vec<u8>, Vec<u8>)],
-        body: &mut dyn Read,
+        (xattrs, body): (&Xattrs, &mut dyn Read),
     ) -> io::Result<()> {
         let mut records: Vec<(String, Vec<u8>)> = xattrs
             .iter()
@@ -196,7 +201,7 @@ fn is_opaque(fd: &OwnedFd) -> bool {
 }
 
 /// What unpacking would set again.
-fn xattrs(fd: &OwnedFd) -> io::Result<Vec<(Vec<u8>, Vec<u8>)>> {
+fn xattrs(fd: &OwnedFd) -> io::Result<Vec<Xattr>> {
     let mut names = vec![0; MAX_XATTRS];
     let length = match rustix::fs::flistxattr(fd, names.as_mut_slice()) {
         Err(Errno::NOTSUP) => return Ok(Vec::new()),

@@ -10,8 +10,6 @@ use crate::digest::{Digest, Summer};
 use crate::options::TarLimits;
 
 const BUFFER: usize = 128 << 10;
-/// Below this a layer may inflate as much as it likes.
-const RATIO_FROM: u64 = 1 << 30;
 /// Windows above 128 MiB would let a frame header decide about our memory.
 const WINDOW_LOG_MAX: u32 = 27;
 
@@ -134,11 +132,11 @@ impl<R: BufRead> Inflated<R> {
             Decoder::Gzip(gzip) => gzip.get_ref().count,
             Decoder::Zstd(zstd) => zstd.get_ref().count,
         };
-        let TarLimits { bytes, ratio, .. } = self.limits;
+        let TarLimits { bytes, ratio, ratio_from, .. } = self.limits;
         if self.count > bytes {
             return Err(io::Error::other(format!("more than {bytes} bytes when inflated")));
         }
-        if self.count > RATIO_FROM && self.count > compressed.saturating_mul(ratio) {
+        if self.count > ratio_from && self.count > compressed.saturating_mul(ratio) {
             return Err(io::Error::other(format!("inflates to more than {ratio} times its size")));
         }
         Ok(())

@@ -102,7 +102,8 @@ impl<R: BufRead> Reader<R> {
         loop {
             self.skip_payload()?;
             let Some(header) = self.header()? else { return Ok(None) };
-            let size = header.entry_size().map_err(|_| self.wrong("size"))?;
+            let size = number(header.entry_size(), &header.as_old().size);
+            let size = size.ok_or_else(|| self.wrong("size"))?;
             match header.entry_type() {
                 EntryType::XHeader => {
                     let bytes = self.extension(size)?;
@@ -150,36 +151,40 @@ impl<R: BufRead> Reader<R> {
         size: u64,
         mut extensions: Extensions,
     ) -> Result<Option<Entry>, TarError> {
-        let pax = |key: &str| extensions.pax.iter().rfind(|(k, _)| k == key.as_bytes()).map(|(_, v)| v);
-        let number = |key: &str| pax(key).map(|v| parse_number(v));
-        let size = match number("size") {
+        let pax =
+            |key: &str| extensions.pax.iter().rfind(|(k, _)| k == key.as_bytes()).map(|(_, v)| v);
+        let extended = |key: &str| pax(key).map(|v| parse_number(v));
+        let size = match extended("size") {
             Some(size) => size.ok_or_else(|| self.wrong("PAX size"))?,
             None => size,
         };
-        let id = |key: &str, plain: io::Result<u64>, what| match number(key) {
-            Some(id) => id.ok_or_else(|| self.wrong(what)),
-            None => plain.map_err(|_| self.wrong(what)),
-        };
-        let uid = id("uid", header.uid(), "uid")?;
-        let gid = id("gid", header.gid(), "gid")?;
+        let old = header.as_old();
+        let id = |key, plain| extended(key).unwrap_or(plain).ok_or_else(|| self.wrong(key));
+        let uid = id("uid", number(header.uid(), &old.uid))?;
+        let gid = id("gid", number(header.gid(), &old.gid))?;
         let mtime = match pax("mtime") {
             Some(text) => parse_time(text).ok_or_else(|| self.wrong("PAX mtime"))?,
             None => (header.mtime().ok().and_then(|t| i64::try_from(t).ok()).unwrap_or(0), 0),
         };
-        let mode = header.mode().map_err(|_| self.wrong("mode"))?;
+        let mode = number(header.mode(), &old.mode).ok_or_else(|| self.wrong("mode"))?;
         let path = pax("GNU.sparse.name").or_else(|| pax("path")).cloned();
         let link = pax("linkpath").cloned();
         let xattrs = take_xattrs(&extensions.pax);
         let path = path
-            .or(extensions.path.take())
+            .or_else(|| extensions.path.take())
             .unwrap_or_else(|| header.path_bytes().into_owned());
         let link = link
-            .or(extensions.link.take())
+            .or_else(|| extensions.link.take())
             .unwrap_or_else(|| header.link_name_bytes().unwrap_or_default().into_owned());
         let device = || {
-            let major = header.device_major().ok().flatten();
-            let minor = header.device_minor().ok().flatten();
-            major.zip(minor).ok_or_else(|| self.wrong("device number"))
+            let ustar = header.as_ustar().map(|h| (&h.dev_major, &h.dev_minor));
+            let raw = ustar.or_else(|| header.as_gnu().map(|h| (&h.dev_major, &h.dev_minor)));
+            let part =
+                |read: io::Result<Option<u32>>, raw| number(read.map(|n| n.unwrap_or(0)), raw);
+            raw.and_then(|(major, minor)| {
+                Some((part(header.device_major(), major)?, part(header.device_minor(), minor)?))
+            })
+            .ok_or_else(|| self.wrong("device number"))
         };
         let kind = match header.entry_type() {
             EntryType::Regular | EntryType::Continuous if path.ends_with(b"/") => Kind::Directory,
@@ -341,6 +346,14 @@ impl<R: BufRead> Reader<R> {
     }
 }
 
+/// A header's number; a field that was left empty is 0.
+fn number<T: Default>(read: io::Result<T>, raw: &[u8]) -> Option<T> {
+    match read {
+        Err(_) if raw.iter().all(|b| matches!(b, 0 | b' ')) => Some(T::default()),
+        read => read.ok(),
+    }
+}
+
 fn c_string(mut bytes: Vec<u8>) -> Vec<u8> {
     if let Some(end) = bytes.iter().position(|b| *b == 0) {
         bytes.truncate(end);
@@ -420,7 +433,10 @@ mod tests {
     #[test]
     fn a_pax_value_may_contain_a_newline() {
         let records = parse_pax(b"12 a=1\n2\n34\n6 b=c\n").unwrap();
-        assert_eq!(records, [(b"a".to_vec(), b"1\n2\n34".to_vec()), (b"b".to_vec(), b"c".to_vec())]);
+        assert_eq!(
+            records,
+            [(b"a".to_vec(), b"1\n2\n34".to_vec()), (b"b".to_vec(), b"c".to_vec())]
+        );
         assert!(parse_pax(b"99 a=b\n").is_none());
         assert!(parse_pax(b"0 a=b\n").is_none());
     }

@@ -89,6 +89,13 @@ pub(crate) struct Tree {
     remembered: usize,
 }
 
+/// How long a file is, and which stretches of it have data when not all have.
+#[derive(Clone, Copy)]
+struct Extent<'e> {
+    length: u64,
+    sparse: Option<&'e [Segment]>,
+}
+
 impl Tree {
     /// Writes into `root`, which is empty.
     pub(crate) fn new(root: OwnedFd, limits: TarLimits) -> Self {
@@ -126,7 +133,8 @@ impl Tree {
         let name = c_string(name, entry)?;
         match &entry.kind {
             Kind::File { length, sparse } => {
-                self.file(&parent, &name, entry, *length, sparse.as_deref(), reader)
+                let extent = Extent { length: *length, sparse: sparse.as_deref() };
+                self.file((&parent, &name), entry, extent, reader)
             }
             Kind::Directory => self.directory(&parent, &name, entry, &path.join(&b'/')),
             Kind::HardLink(target) => self.hard_link(&parent, &name, entry, target),
@@ -237,7 +245,12 @@ impl Tree {
         open_plain(&self.root, path)
     }
 
-    fn whiteout(&mut self, hidden: &[u8], parents: &[&[u8]], entry: &Entry) -> Result<(), TreeError> {
+    fn whiteout(
+        &mut self,
+        hidden: &[u8],
+        parents: &[&[u8]],
+        entry: &Entry,
+    ) -> Result<(), TreeError> {
         if hidden == b".wh..opq" {
             let parent = self.parent(parents).map_err(made("open the directory of", entry))?;
             return opaque(&parent).map_err(made("make opaque the directory of", entry));
@@ -251,9 +264,8 @@ impl Tree {
         }
         let parent = self.parent(parents).map_err(made("open the directory of", entry))?;
         let name = c_string(hidden, entry)?;
-        let node = |()| {
-            rustix::fs::mknodat(&*parent, &name, FileType::CharacterDevice, Mode::empty(), 0)
-        };
+        let node =
+            |()| rustix::fs::mknodat(&*parent, &name, FileType::CharacterDevice, Mode::empty(), 0);
         match node(()) {
             Ok(()) => self.count(0),
             Err(Errno::EXIST) => {
@@ -269,11 +281,9 @@ impl Tree {
 
     fn file<R: BufRead>(
         &mut self,
-        parent: &OwnedFd,
-        name: &CString,
+        (parent, name): (&OwnedFd, &CString),
         entry: &Entry,
-        length: u64,
-        sparse: Option<&[Segment]>,
+        Extent { length, sparse }: Extent<'_>,
         reader: &mut Reader<R>,
     ) -> Result<(), TreeError> {
         self.files = self.files.saturating_add(length);
@@ -300,7 +310,8 @@ impl Tree {
         }
         self.count(length.next_multiple_of(BLOCK));
         self.attributes(&fd, entry, b"")?;
-        rustix::fs::futimens(&fd, &times(entry)).map_err(|e| made("set the times of", entry)(e.into()))
+        rustix::fs::futimens(&fd, &times(entry))
+            .map_err(|e| made("set the times of", entry)(e.into()))
     }
 
     fn directory(
@@ -357,7 +368,10 @@ impl Tree {
         };
         let parts = self.components(&to)?;
         let Some((last, parents)) = parts.split_last() else {
-            return Err(TreeError::Entry { path: lossy(&entry.path), what: "hard link to the root" });
+            return Err(TreeError::Entry {
+                path: lossy(&entry.path),
+                what: "hard link to the root",
+            });
         };
         let joined = parents.join(&b'/');
         let from = if parents.is_empty() {
@@ -381,13 +395,20 @@ impl Tree {
         linked.map_err(|e| made("hard link", entry)(e.into()))
     }
 
-    fn special(&mut self, parent: &OwnedFd, name: &CString, entry: &Entry) -> Result<(), TreeError> {
+    fn special(
+        &mut self,
+        parent: &OwnedFd,
+        name: &CString,
+        entry: &Entry,
+    ) -> Result<(), TreeError> {
         let make = |()| match &entry.kind {
             Kind::Symlink(target) => rustix::fs::symlinkat(target.as_slice(), parent, name),
             Kind::Char(major, minor) => {
                 node(parent, name, FileType::CharacterDevice, (*major, *minor))
             }
-            Kind::Block(major, minor) => node(parent, name, FileType::BlockDevice, (*major, *minor)),
+            Kind::Block(major, minor) => {
+                node(parent, name, FileType::BlockDevice, (*major, *minor))
+            }
             _ => node(parent, name, FileType::Fifo, (0, 0)),
         };
         let fail = |step| move |e: Errno| made(step, entry)(e.into());
@@ -404,13 +425,20 @@ impl Tree {
         rustix::fs::chownat(parent, name, Some(uid), Some(gid), nofollow).map_err(fail("chown"))?;
         if !matches!(entry.kind, Kind::Symlink(_)) {
             // Just made here and no link: chmod cannot be led elsewhere.
-            rustix::fs::chmodat(parent, name, mode(entry), AtFlags::empty()).map_err(fail("chmod"))?;
+            rustix::fs::chmodat(parent, name, mode(entry), AtFlags::empty())
+                .map_err(fail("chmod"))?;
         }
-        rustix::fs::utimensat(parent, name, &times(entry), nofollow).map_err(fail("set the times of"))
+        rustix::fs::utimensat(parent, name, &times(entry), nofollow)
+            .map_err(fail("set the times of"))
     }
 
     /// Owner, mode and extended attributes, in this order: a change of owner clears set-id bits and capabilities.
-    fn attributes(&mut self, fd: &OwnedFd, entry: &Entry, directory: &[u8]) -> Result<(), TreeError> {
+    fn attributes(
+        &mut self,
+        fd: &OwnedFd,
+        entry: &Entry,
+        directory: &[u8],
+    ) -> Result<(), TreeError> {
         let fail = |step| move |e: Errno| made(step, entry)(e.into());
         let (uid, gid) = owner(entry)?;
         if (entry.uid, entry.gid) != (0, 0) || matches!(entry.kind, Kind::Directory) {
@@ -459,15 +487,19 @@ impl Tree {
 /// Gives the directories that `upper` only implied the owner and mode they have in the nearest layer below.
 pub(crate) fn adopt(upper: &OwnedFd, implied: &[Vec<u8>], below: &[OwnedFd]) -> io::Result<()> {
     for path in implied {
-        let Some(stat) = below.iter().find_map(|lower| {
+        let Some(found) = below.iter().find_map(|lower| {
             let fd = open_plain(lower, path).ok()?;
             rustix::fs::fstat(&fd).ok()
         }) else {
             continue;
         };
         let fd = open_plain(upper, path)?;
-        rustix::fs::fchown(&fd, Some(Uid::from_raw(stat.st_uid)), Some(Gid::from_raw(stat.st_gid)))?;
-        rustix::fs::fchmod(&fd, Mode::from_raw_mode(stat.st_mode & 0o7777))?;
+        rustix::fs::fchown(
+            &fd,
+            Some(Uid::from_raw(found.st_uid)),
+            Some(Gid::from_raw(found.st_gid)),
+        )?;
+        rustix::fs::fchmod(&fd, Mode::from_raw_mode(found.st_mode & 0o7777))?;
     }
     Ok(())
 }
@@ -507,7 +539,10 @@ fn write_payload<R: BufRead>(
         Ok(())
     })?;
     if written < length {
-        return Err(TreeError::Entry { path: lossy(&entry.path), what: "its map names more data than it has" });
+        return Err(TreeError::Entry {
+            path: lossy(&entry.path),
+            what: "its map names more data than it has",
+        });
     }
     Ok(())
 }
@@ -516,7 +551,12 @@ fn opaque(directory: &OwnedFd) -> io::Result<()> {
     Ok(rustix::fs::fsetxattr(directory, c"trusted.overlay.opaque", b"y", XattrFlags::empty())?)
 }
 
-fn node(parent: &OwnedFd, name: &CString, kind: FileType, (major, minor): (u32, u32)) -> Result<(), Errno> {
+fn node(
+    parent: &OwnedFd,
+    name: &CString,
+    kind: FileType,
+    (major, minor): (u32, u32),
+) -> Result<(), Errno> {
     let device = rustix::fs::makedev(major, minor);
     rustix::fs::mknodat(parent, name, kind, Mode::from_raw_mode(0o600), device)
 }
@@ -528,16 +568,18 @@ fn is_whiteout(parent: &OwnedFd, name: &CString) -> bool {
 }
 
 fn same_place(a: &OwnedFd, a_name: &CString, b: &OwnedFd, b_name: &CString) -> bool {
-    let stat = |fd: &OwnedFd, name: &CString| {
+    let inode = |fd: &OwnedFd, name: &CString| {
         rustix::fs::statat(fd, name, AtFlags::SYMLINK_NOFOLLOW).ok().map(|s| (s.st_dev, s.st_ino))
     };
-    let a = stat(a, a_name);
-    a.is_some() && a == stat(b, b_name)
+    let first = inode(a, a_name);
+    first.is_some() && first == inode(b, b_name)
 }
 
 /// `trusted.*` would let a layer speak to overlayfs (redirects, opaque); labels are the node's to give.
 pub(crate) fn may_set(key: &[u8]) -> bool {
-    key == b"security.capability" || key.starts_with(b"user.") || key.starts_with(b"system.posix_acl_")
+    key == b"security.capability"
+        || key.starts_with(b"user.")
+        || key.starts_with(b"system.posix_acl_")
 }
 
 fn owner(entry: &Entry) -> Result<(Uid, Gid), TreeError> {

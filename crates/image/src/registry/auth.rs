@@ -32,7 +32,7 @@ pub enum Secret {
         /// The password.
         password: String,
     },
-    /// An OAuth2 refresh token, exchanged at the token server.
+    /// An `OAuth2` refresh token, exchanged at the token server.
     IdentityToken(String),
     /// A bearer token, sent to the registry as it is.
     RegistryToken(String),

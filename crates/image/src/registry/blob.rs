@@ -84,7 +84,9 @@ impl Session {
             let Err(error) = self.body(response, part, at, sink).await else { return Ok(()) };
             let again = matches!(
                 error,
-                FetchError::Unreachable { .. } | FetchError::Stalled { .. } | FetchError::Cut { .. }
+                FetchError::Unreachable { .. }
+                    | FetchError::Stalled { .. }
+                    | FetchError::Cut { .. }
             );
             fruitless = if *at - before >= PROGRESS { 0 } else { fruitless + 1 };
             if !again || fruitless >= self.patience.attempts {
@@ -197,7 +199,8 @@ impl<'s> Watch<'s> {
 /// `Content-Range: bytes <first>-<last>/<all>`
 fn starts_at(response: &Response, at: u64) -> bool {
     let range = response.headers().get(CONTENT_RANGE).and_then(|v| v.to_str().ok());
-    let first = range.and_then(|r| r.trim().strip_prefix("bytes ")?.split('-').next()?.parse().ok());
+    let first =
+        range.and_then(|r| r.trim().strip_prefix("bytes ")?.split('-').next()?.parse().ok());
     first == Some(at)
 }
 

@@ -17,7 +17,7 @@ use crate::options::Options;
 const MAX_REDIRECTS: usize = 8;
 const MAX_TOKEN: usize = 1 << 20;
 const MAX_DETAIL: usize = 4096;
-const MAX_PAUSE: Duration = Duration::from_secs(60);
+const MAX_PAUSE: Duration = Duration::from_mins(1);
 
 /// An endpoint, and what this pull has learnt about how to talk to it.
 #[derive(Debug)]
@@ -134,7 +134,13 @@ impl Session {
             if tried >= self.patience.attempts {
                 return Err(error);
             }
-            tracing::debug!(host = self.host(), what = get.tail, tried, error = chain(&error), "registry retry");
+            tracing::debug!(
+                host = self.host(),
+                what = get.tail,
+                tried,
+                error = chain(&error),
+                "registry retry"
+            );
             tokio::time::sleep(pause).await;
         }
     }
@@ -249,9 +255,7 @@ impl Session {
                 let body = query.query().unwrap_or_default().to_owned();
                 client.post(realm.clone()).header(CONTENT_TYPE, form).body(body)
             }
-            Secret::Basic { user, password } => {
-                client.get(query).basic_auth(user, Some(password))
-            }
+            Secret::Basic { user, password } => client.get(query).basic_auth(user, Some(password)),
             Secret::Anonymous | Secret::RegistryToken(_) => client.get(query),
         };
         let response = self.answered(request, &realm).await?;

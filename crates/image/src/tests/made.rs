@@ -156,3 +156,8 @@ pub(super) fn noise(length: usize, seed: u64) -> Vec<u8> {
     };
     (0..length).map(next).collect()
 }
+
+/// Writes a file as a test may.
+pub(super) fn put(path: &std::path::Path, bytes: &[u8]) {
+    std::fs::File::create(path).unwrap().write_all(bytes).unwrap();
+}

@@ -4,9 +4,11 @@ use std::net::TcpListener;
 use std::process::{Child, Stdio};
 use std::time::{Duration, Instant};
 
+use base64::Engine as _;
+use base64::prelude::BASE64_STANDARD;
 use tempfile::TempDir;
 
-use super::made::Made;
+use super::made::{Made, put};
 use crate::digest::Digest;
 use crate::manifest::{INDEX_TYPES, MANIFEST_TYPES};
 
@@ -16,16 +18,17 @@ pub(super) struct Server {
     child: Child,
     _dir: TempDir,
     pub(super) host: String,
+    client: reqwest::Client,
 }
 
 impl Server {
     pub(super) async fn start() -> Self {
-        Self::with("").await
+        Self::with("", None).await
     }
 
     /// With further lines of configuration.
     #[expect(clippy::disallowed_methods, reason = "a test spawns its server itself")]
-    pub(super) async fn with(more: &str) -> Self {
+    pub(super) async fn with(more: &str, secret: Option<(&str, &str)>) -> Self {
         assert!(
             std::path::Path::new(PROGRAM).exists(),
             "these tests need {PROGRAM}: apt-get install docker-registry"
@@ -38,7 +41,7 @@ impl Server {
             "version: 0.1\nlog:\n  level: error\nstorage:\n  filesystem:\n    rootdirectory: {}\nhttp:\n  addr: 127.0.0.1:{port}\n{more}",
             storage.display()
         );
-        std::fs::write(&config, text).unwrap();
+        put(&config, text.as_bytes());
         let child = std::process::Command::new(PROGRAM)
             .arg("serve")
             .arg(&config)
@@ -47,7 +50,7 @@ impl Server {
             .spawn()
             .unwrap();
         let host = format!("127.0.0.1:{port}");
-        let server = Self { child, _dir: dir, host };
+        let server = Self { child, _dir: dir, host, client: client(secret) };
         let deadline = Instant::now() + Duration::from_secs(20);
         while server.get("/v2/").await.is_err() {
             assert!(Instant::now() < deadline, "the registry does not listen");
@@ -61,7 +64,7 @@ impl Server {
     }
 
     async fn get(&self, path: &str) -> Result<reqwest::Response, reqwest::Error> {
-        client().get(format!("http://{}{path}", self.host)).send().await
+        self.client.get(format!("http://{}{path}", self.host)).send().await
     }
 
     pub(super) async fn push(&self, repository: &str, tag: &str, made: &Made) -> Digest {
@@ -98,7 +101,7 @@ impl Server {
 
     async fn manifest(&self, repository: &str, tag: &str, kind: &str, bytes: &[u8]) -> Digest {
         let url = format!("http://{}/v2/{repository}/manifests/{tag}", self.host);
-        let put = client().put(url).header("content-type", kind).body(bytes.to_vec());
+        let put = self.client.put(url).header("content-type", kind).body(bytes.to_vec());
         let answer = put.send().await.unwrap();
         assert!(answer.status().is_success(), "{}", answer.text().await.unwrap());
         Digest::of(bytes)
@@ -106,11 +109,11 @@ impl Server {
 
     async fn blob(&self, repository: &str, bytes: &[u8]) {
         let url = format!("http://{}/v2/{repository}/blobs/uploads/", self.host);
-        let answer = client().post(url).send().await.unwrap();
+        let answer = self.client.post(url).send().await.unwrap();
         let location = answer.headers()["location"].to_str().unwrap().to_owned();
         let joint = if location.contains('?') { '&' } else { '?' };
         let url = format!("{location}{joint}digest={}", Digest::of(bytes));
-        let put = client().put(url).header("content-type", "application/octet-stream");
+        let put = self.client.put(url).header("content-type", "application/octet-stream");
         let answer = put.body(bytes.to_vec()).send().await.unwrap();
         assert!(answer.status().is_success(), "{}", answer.text().await.unwrap());
     }
@@ -123,7 +126,17 @@ impl Drop for Server {
     }
 }
 
-fn client() -> reqwest::Client {
+fn client(secret: Option<(&str, &str)>) -> reqwest::Client {
     drop(rustls::crypto::ring::default_provider().install_default());
-    reqwest::Client::builder().no_proxy().tls_certs_only([]).build().unwrap()
+    let mut headers = reqwest::header::HeaderMap::new();
+    if let Some((user, password)) = secret {
+        let value = BASE64_STANDARD.encode(format!("{user}:{password}"));
+        headers.insert("authorization", format!("Basic {value}").parse().unwrap());
+    }
+    reqwest::Client::builder()
+        .default_headers(headers)
+        .no_proxy()
+        .tls_certs_only([])
+        .build()
+        .unwrap()
 }
