@@ -86,7 +86,7 @@ fn admit_new<W: World>(parts: &Arc<Parts<W>>, config: SandboxConfig) -> Admitted
 fn plan<W: World>(parts: &Arc<Parts<W>>, config: SandboxConfig) -> Result<Sandbox, EngineError> {
     let world = &parts.world;
     let id = SandboxId::from_random(world.random());
-    let cgroup = world.pod_cgroup(&config.cgroup_parent, &id);
+    let cgroup = world.pod_cgroup(&config.cgroup_parent, &id)?;
     let mut sandbox = Sandbox {
         id: id.clone(),
         config,

@@ -28,7 +28,7 @@ pub trait Host: Send + Sync + 'static {
     /// Random bytes for an id.
     fn random(&self) -> [u8; 32];
     /// Where the sandbox's cgroup will be, below the hierarchies' roots.
-    fn pod_cgroup(&self, parent: &str, id: &SandboxId) -> String;
+    fn pod_cgroup(&self, parent: &str, id: &SandboxId) -> Result<String, Fault>;
     /// Facts of this node that a container's specification depends on.
     fn facts(&self) -> &spec::NodeFacts;
     /// The paths of a container that will be made: computed, not made.

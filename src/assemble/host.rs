@@ -1,0 +1,381 @@
+//! The engine's host over the host room.
+
+use std::net::IpAddr;
+use std::os::unix::fs::{FileTypeExt, MetadataExt};
+use std::path::Path;
+use std::sync::Arc;
+use std::time::Duration;
+
+use engine::world::Host;
+use host::cgroup::{CgroupPath, PodCgroup};
+use host::{files, shm};
+use names::{ContainerId, Kind, SandboxId};
+use pod::config::{ContainerConfig, NamespaceMode, Resources, SandboxConfig};
+use pod::step::Fault;
+use pod::{Claim, Container, Sandbox, Time};
+use spec::{DeviceNode, Handles, NodeFacts, Place};
+
+use super::place::text;
+use super::{Node, blocking, fault};
+
+/// A profile or a device's path may lie on a dead network mount: the caller does not wait for it longer than this.
+const FILE_WITHIN: Duration = Duration::from_secs(10);
+/// No seccomp profile is larger.
+const PROFILE: u64 = 4 << 20;
+
+impl Host for Node {
+    fn now(&self) -> Time {
+        Time(host::proc::now())
+    }
+
+    fn random(&self) -> [u8; 32] {
+        host::proc::random_id().unwrap_or_else(|error| {
+            // getrandom fails on no kernel that this program starts on.
+            tracing::error!(%error, "no random bytes");
+            [0; 32]
+        })
+    }
+
+    fn pod_cgroup(&self, parent: &str, id: &SandboxId) -> Result<String, Fault> {
+        let path = self.cgroups.pod_path(parent, id);
+        path.map(|path| path.as_str().to_owned()).map_err(|e| {
+            Fault::new(e.kind(), format!("config.linux.cgroup_parent: {e}"))
+        })
+    }
+
+    fn facts(&self) -> &NodeFacts {
+        &self.facts
+    }
+
+    fn place(&self, sandbox: &Sandbox, id: &ContainerId) -> Place {
+        let dir = self.places.pod(&sandbox.id);
+        let handle = |fd: i32| format!("/proc/self/fd/{fd}");
+        let cgroup = sandbox.plan.cgroup().unwrap_or_default();
+        Place {
+            cgroup: format!("{cgroup}/{id}"),
+            hostname_file: text(&dir.join("hostname")),
+            hosts_file: text(&dir.join("hosts")),
+            resolv_file: text(&dir.join("resolv.conf")),
+            shm_dir: text(&self.places.shm(&sandbox.id)),
+            handles: Handles {
+                net: handle(wire::NET_FD),
+                ipc: handle(wire::IPC_FD),
+                uts: handle(wire::UTS_FD),
+                pid: handle(wire::PID_FD),
+            },
+            target_pid: None,
+        }
+    }
+
+    async fn devices(&self, config: &ContainerConfig) -> Result<Vec<DeviceNode>, Fault> {
+        if config.security.privileged {
+            return in_time("/dev", || Ok(all_devices())).await;
+        }
+        let asked = config.devices.clone();
+        if asked.is_empty() {
+            return Ok(Vec::new());
+        }
+        in_time("config.devices", move || listed_devices(&asked)).await
+    }
+
+    async fn seccomp_profile(&self, path: &str) -> Result<String, Fault> {
+        let owned = path.to_owned();
+        in_time(path, move || read_profile(&owned)).await
+    }
+
+    async fn establish(&self, sandbox: &Sandbox, claim: &Claim) -> Result<(), Fault> {
+        let (node, sandbox, claim) = (self.clone(), sandbox.clone(), claim.clone());
+        blocking(move || node.establish_blocking(&sandbox, &claim)).await
+    }
+
+    async fn tell_addresses(
+        &self,
+        sandbox: &Sandbox,
+        addresses: &[IpAddr],
+    ) -> Result<(), Fault> {
+        let dir = self.places.pod(&sandbox.id);
+        let (hostname, addresses) = (self.hostname(&sandbox.config), addresses.to_vec());
+        blocking(move || {
+            files::hosts(&dir, &hostname, &addresses).map_err(|e| fault(e.kind(), &e))
+        })
+        .await
+    }
+
+    async fn release(&self, sandbox: &Sandbox, claim: &Claim) -> Result<(), Fault> {
+        let (node, sandbox, claim) = (self.clone(), sandbox.clone(), claim.clone());
+        blocking(move || node.release_blocking(&sandbox, &claim)).await
+    }
+
+    async fn establish_container(
+        &self,
+        _sandbox: &Sandbox,
+        id: &ContainerId,
+    ) -> Result<(), Fault> {
+        let places = self.places.clone();
+        let id = id.clone();
+        blocking(move || {
+            for dir in [places.bundle(&id), places.upper(&id), places.work(&id)] {
+                std::fs::create_dir_all(&dir).map_err(|e| {
+                    Fault::new(Kind::Internal, format!("make {}: {e}", dir.display()))
+                })?;
+            }
+            Ok(())
+        })
+        .await
+    }
+
+    async fn release_container(&self, sandbox: &Sandbox, id: &ContainerId) -> Result<(), Fault> {
+        let path = self.container_cgroup(sandbox, id)?;
+        let (node, id) = (self.clone(), id.clone());
+        blocking(move || {
+            node.cgroups.release(&path).map_err(|e| fault(e.kind(), &e))?;
+            for dir in [node.places.bundle(&id), node.places.writable(&id)] {
+                files::remove_tree(&dir).map_err(|e| fault(e.kind(), &e))?;
+            }
+            Ok(())
+        })
+        .await
+    }
+
+    async fn kill_container(&self, sandbox: &Sandbox, id: &ContainerId) -> Result<(), Fault> {
+        let path = self.container_cgroup(sandbox, id)?;
+        let node = self.clone();
+        blocking(move || node.cgroups.kill(&path).map_err(|e| fault(e.kind(), &e))).await
+    }
+
+    async fn oom_killed(&self, sandbox: &Sandbox, id: &ContainerId) -> bool {
+        let Ok(path) = self.container_cgroup(sandbox, id) else { return false };
+        let node = self.clone();
+        let kills = blocking(move || {
+            node.cgroups.oom_kills(&path).map_err(|e| fault(e.kind(), &e))
+        });
+        kills.await.is_ok_and(|kills| kills > 0)
+    }
+
+    async fn update_container(
+        &self,
+        sandbox: &Sandbox,
+        id: &ContainerId,
+        resources: &Resources,
+    ) -> Result<(), Fault> {
+        let path = self.container_cgroup(sandbox, id)?;
+        let (node, resources) = (self.clone(), resources.clone());
+        blocking(move || node.cgroups.update(&path, &resources).map_err(|e| fault(e.kind(), &e)))
+            .await
+    }
+
+    async fn sweep(
+        &self,
+        sandboxes: &[Arc<Sandbox>],
+        containers: &[Arc<Container>],
+    ) -> Result<u64, Fault> {
+        let known: Vec<SandboxId> = sandboxes.iter().map(|s| s.id.clone()).collect();
+        let held: Vec<ContainerId> = containers.iter().map(|c| c.id.clone()).collect();
+        let node = self.clone();
+        blocking(move || Ok(node.sweep_blocking(&known, &held))).await
+    }
+}
+
+impl Node {
+    /// The UTS name of a pod: its own, or the node's.
+    pub(super) fn hostname(&self, config: &SandboxConfig) -> String {
+        let own = config.hostname.is_empty() || config.namespaces.network == NamespaceMode::Node;
+        if own { self.facts.hostname.clone() } else { config.hostname.clone() }
+    }
+
+    /// The pod's cgroup, from its plan.
+    pub(crate) fn pod_cgroup_of(&self, sandbox: &Sandbox) -> Result<PodCgroup, Fault> {
+        let path = sandbox.plan.cgroup().unwrap_or_default().to_owned();
+        CgroupPath::try_from(path)
+            .and_then(PodCgroup::try_from)
+            .map_err(|e| fault(e.kind(), &e))
+    }
+
+    /// A container's cgroup.
+    pub(crate) fn container_cgroup(
+        &self,
+        sandbox: &Sandbox,
+        id: &ContainerId,
+    ) -> Result<CgroupPath, Fault> {
+        Ok(self.cgroups.container_path(&self.pod_cgroup_of(sandbox)?, id))
+    }
+
+    fn establish_blocking(&self, sandbox: &Sandbox, claim: &Claim) -> Result<(), Fault> {
+        match claim {
+            Claim::Files => self.make_files(sandbox),
+            Claim::Cgroup { .. } => {
+                let pod = self.pod_cgroup_of(sandbox)?;
+                let made = self.cgroups.establish_pod(&pod, &Resources::default());
+                made.map_err(|e| fault(e.kind(), &e))
+            }
+            Claim::Shm if sandbox.config.namespaces.ipc == NamespaceMode::Node => Ok(()),
+            Claim::Shm => {
+                let made = shm::mount(&self.places.shm(&sandbox.id), self.shm_size);
+                made.map_err(|e| fault(e.kind(), &e))
+            }
+            // Made through the shim.
+            Claim::Shim | Claim::Namespaces { .. } | Claim::Network { .. } => Ok(()),
+        }
+    }
+
+    fn make_files(&self, sandbox: &Sandbox) -> Result<(), Fault> {
+        let config = &sandbox.config;
+        let dir = self.places.pod(&sandbox.id);
+        let made = files::make_pod(&dir, &self.hostname(config), config.dns.as_ref())
+            .and_then(|()| {
+                // For the sweep: who finds this directory without a record can still release the cgroup.
+                let cgroup = sandbox.plan.cgroup().unwrap_or_default();
+                files::replace(&dir.join("cgroup"), cgroup.as_bytes(), 0o600)
+            })
+            .and_then(|()| match config.log_directory.as_str() {
+                "" => Ok(()),
+                logs => files::make_log_dir(Path::new(logs)),
+            });
+        made.map_err(|e| fault(e.kind(), &e))
+    }
+
+    fn release_blocking(&self, sandbox: &Sandbox, claim: &Claim) -> Result<(), Fault> {
+        match claim {
+            Claim::Files => self.remove_pod_dir(&self.places.pod(&sandbox.id)),
+            Claim::Cgroup { .. } => {
+                let pod = self.pod_cgroup_of(sandbox)?;
+                self.cgroups.kill(&pod).map_err(|e| fault(e.kind(), &e))?;
+                self.cgroups.release_pod(&pod).map(drop).map_err(|e| fault(e.kind(), &e))
+            }
+            Claim::Shim => {
+                let pod = self.pod_cgroup_of(sandbox)?;
+                self.cgroups.kill(&pod.shim()).map_err(|e| fault(e.kind(), &e))
+            }
+            Claim::Namespaces { pin: Some(name) } => {
+                self.pins.unpin(name).map(drop).map_err(|e| fault(e.kind(), &e))
+            }
+            Claim::Shm => {
+                let released = shm::release(&self.places.shm(&sandbox.id));
+                released.map(drop).map_err(|e| fault(e.kind(), &e))
+            }
+            Claim::Namespaces { pin: None } | Claim::Network { .. } => Ok(()),
+        }
+    }
+
+    fn remove_pod_dir(&self, dir: &Path) -> Result<(), Fault> {
+        shm::release(&dir.join("shm")).map_err(|e| fault(e.kind(), &e))?;
+        files::remove_tree(dir).map(drop).map_err(|e| fault(e.kind(), &e))
+    }
+
+    /// Whatever has a directory of ours and no record goes. Cgroups and pins are found through that directory and never by
+    /// their prefix: another daemon on this node has the same.
+    fn sweep_blocking(&self, sandboxes: &[SandboxId], containers: &[ContainerId]) -> u64 {
+        let mut swept = 0;
+        for (name, dir) in entries(self.places.pods()) {
+            if name.parse().is_ok_and(|id| sandboxes.contains(&id)) {
+                continue;
+            }
+            swept += 1;
+            if let Err(fault) = self.sweep_pod(&name, &dir) {
+                tracing::warn!(dir = %dir.display(), "not swept: {}", fault.message);
+            }
+        }
+        for parent in [self.places.bundles(), self.places.layers()] {
+            for (name, dir) in entries(parent) {
+                if name.parse().is_ok_and(|id| containers.contains(&id)) {
+                    continue;
+                }
+                swept += 1;
+                if let Err(error) = files::remove_tree(&dir) {
+                    tracing::warn!(dir = %dir.display(), "not swept: {error}");
+                }
+            }
+        }
+        swept
+    }
+
+    fn sweep_pod(&self, name: &str, dir: &Path) -> Result<(), Fault> {
+        if let Ok(id) = name.parse::<SandboxId>() {
+            let pin = pod::plan::netns_pin(&id);
+            self.pins.unpin(&pin).map_err(|e| fault(e.kind(), &e))?;
+        }
+        let cgroup = std::fs::read_to_string(dir.join("cgroup")).unwrap_or_default();
+        if let Ok(pod) = CgroupPath::try_from(cgroup).and_then(PodCgroup::try_from) {
+            self.cgroups.kill(&pod).map_err(|e| fault(e.kind(), &e))?;
+            self.cgroups.release_pod(&pod).map_err(|e| fault(e.kind(), &e))?;
+        }
+        self.remove_pod_dir(dir)
+    }
+}
+
+fn entries(dir: &Path) -> Vec<(String, std::path::PathBuf)> {
+    let Ok(read) = std::fs::read_dir(dir) else { return Vec::new() };
+    read.flatten()
+        .map(|entry| (entry.file_name().to_string_lossy().into_owned(), entry.path()))
+        .collect()
+}
+
+/// Work on a path that a client named. When it does not answer, the thread is left to it and the caller goes on.
+async fn in_time<T: Send + 'static>(
+    path: &str,
+    work: impl FnOnce() -> Result<T, Fault> + Send + 'static,
+) -> Result<T, Fault> {
+    match tokio::time::timeout(FILE_WITHIN, blocking(work)).await {
+        Ok(done) => done,
+        Err(_) => Err(Fault::new(Kind::TimedOut, format!("{path} does not answer"))),
+    }
+}
+
+fn read_profile(path: &str) -> Result<String, Fault> {
+    use std::io::Read;
+    let wrong = |e: std::io::Error| {
+        let field = "config.linux.security_context.seccomp.localhost_ref";
+        Fault::new(Kind::Invalid, format!("{field}: {path}: {e}"))
+    };
+    let file = std::fs::File::open(path).map_err(wrong)?;
+    let mut text = String::new();
+    file.take(PROFILE).read_to_string(&mut text).map_err(wrong)?;
+    Ok(text)
+}
+
+fn listed_devices(asked: &[pod::config::Device]) -> Result<Vec<DeviceNode>, Fault> {
+    let mut nodes = Vec::new();
+    for device in asked {
+        let (host, inside) = (Path::new(&device.host_path), &device.container_path);
+        let before = nodes.len();
+        walk(host, inside, &device.permissions, &mut nodes);
+        if nodes.len() == before {
+            let message = format!("config.devices: {} is no device of this node", host.display());
+            return Err(Fault::new(Kind::Invalid, message));
+        }
+    }
+    Ok(nodes)
+}
+
+fn all_devices() -> Vec<DeviceNode> {
+    let mut nodes = Vec::new();
+    for (name, path) in entries(Path::new("/dev")) {
+        // These are the container's own.
+        if !matches!(name.as_str(), "pts" | "shm" | "fd" | "mqueue" | "console" | "ptmx" | "tty") {
+            walk(&path, &format!("/dev/{name}"), "rwm", &mut nodes);
+        }
+    }
+    nodes
+}
+
+fn walk(host: &Path, inside: &str, permissions: &str, nodes: &mut Vec<DeviceNode>) {
+    let Ok(data) = std::fs::metadata(host) else { return };
+    let kind = data.file_type();
+    if kind.is_dir() {
+        for (name, path) in entries(host) {
+            walk(&path, &format!("{inside}/{name}"), permissions, nodes);
+        }
+    } else if kind.is_block_device() || kind.is_char_device() {
+        let number = |n: u64| i64::try_from(n).unwrap_or_default();
+        nodes.push(DeviceNode {
+            path: inside.to_owned(),
+            kind: if kind.is_block_device() { 'b' } else { 'c' },
+            major: number(nix::sys::stat::major(data.rdev())),
+            minor: number(nix::sys::stat::minor(data.rdev())),
+            mode: data.mode() & 0o7777,
+            uid: data.uid(),
+            gid: data.gid(),
+            permissions: permissions.to_owned(),
+        });
+    }
+}

@@ -1,0 +1,418 @@
+//! The engine's shims: processes that hold pods, and the connections to them.
+//!
+//! One task per shim keeps it: it forwards what the shim tells, and when the connection ends it asks the kernel, by the shim's
+//! pidfd, whether the shim has ended with it. Only then is the pod told.
+
+use std::collections::HashMap;
+use std::os::fd::{AsFd, OwnedFd};
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
+
+use engine::world::{Connected, CreateOrder, ExecOrder, ExecOutput, Held as HeldContainer};
+use engine::world::{Shim, ShimEvent, ShimEvents, Shims};
+use host::seal::Sealed;
+use host::shim::{Client, ConnectError, Event, RequestError};
+use host::spawn::{ShimProcess, SpawnShim};
+use names::{ContainerId, ExecId, Kind, SandboxId};
+use pod::config::NamespaceMode;
+use pod::step::Fault;
+use pod::{Exit, Sandbox, Time, User, plan};
+use prost::Message;
+use tokio::sync::{mpsc, oneshot};
+use tracing::{debug, warn};
+use wire::v1;
+
+use super::place::text;
+use super::{Node, blocking, fault};
+use crate::config::Config;
+
+/// How long a shim may take to answer the first word.
+const PATIENCE: Duration = Duration::from_secs(2);
+/// How long launch may take to make a container: a dead network mount must not hold it for ever.
+const LAUNCH_WITHIN_MS: u32 = 60_000;
+const SOCKET: &str = "shim.sock";
+
+/// The two programs, where no container can write to them.
+#[derive(Debug)]
+pub(crate) struct Programs {
+    sealed: Sealed,
+}
+
+impl Programs {
+    /// Reads both from the directory that the configuration names, or this program's own.
+    pub(crate) fn seal(config: &Config) -> anyhow::Result<Self> {
+        let dir = config.programs().ok_or_else(|| anyhow::anyhow!("no directory of programs"))?;
+        let sealed = Sealed::new(&dir.join("ferropod-shim"), &dir.join("ferropod-launch"))?;
+        Ok(Self { sealed })
+    }
+}
+
+/// The connections there are.
+#[derive(Debug, Default)]
+pub(crate) struct Held(Mutex<HashMap<SandboxId, Arc<LiveShim>>>);
+
+impl Held {
+    // The lock guards a look-up or an insertion, never an await or I/O; a panic cannot leave the map half-changed.
+    fn with<T>(&self, work: impl FnOnce(&mut HashMap<SandboxId, Arc<LiveShim>>) -> T) -> T {
+        work(&mut self.0.lock().unwrap_or_else(PoisonError::into_inner))
+    }
+}
+
+/// One shim and the connection to it.
+#[derive(Debug)]
+pub(crate) struct LiveShim {
+    pub(super) node: Node,
+    pub(super) client: Client,
+    pub(super) sandbox: SandboxId,
+    process: (i32, u64),
+    /// Closed without a commit, it ends the shim.
+    birth: Mutex<Option<OwnedFd>>,
+    execs: Mutex<HashMap<ExecId, oneshot::Sender<v1::ExecExited>>>,
+}
+
+impl LiveShim {
+    /// Where the end of an exec will be told. To be asked before the exec is begun.
+    pub(super) fn await_exec(&self, id: &ExecId) -> oneshot::Receiver<v1::ExecExited> {
+        let (sender, receiver) = oneshot::channel();
+        self.with_execs(|execs| execs.insert(id.clone(), sender));
+        receiver
+    }
+
+    pub(super) fn forget_exec(&self, id: &ExecId) {
+        self.with_execs(|execs| execs.remove(id));
+    }
+
+    fn with_execs<T>(
+        &self,
+        work: impl FnOnce(&mut HashMap<ExecId, oneshot::Sender<v1::ExecExited>>) -> T,
+    ) -> T {
+        work(&mut self.execs.lock().unwrap_or_else(PoisonError::into_inner))
+    }
+
+    fn tell(&self, event: Event, events: &ShimEvents) -> Ended {
+        match event {
+            Event::Exited(exited) => {
+                if let Some((id, how, at)) = exit(&exited) {
+                    // The pod's task is gone only when the sandbox is forgotten.
+                    drop(events.send(ShimEvent::Exited(id, how, at)));
+                }
+                Ended::No
+            }
+            Event::ExecExited(exited) => {
+                let id: Option<ExecId> = exited.exec_id.parse().ok();
+                if let Some(waiting) = id.and_then(|id| self.with_execs(|e| e.remove(&id))) {
+                    // Its caller may have gone.
+                    drop(waiting.send(exited));
+                }
+                Ended::No
+            }
+            Event::Gone(why) => {
+                debug!(sandbox = %self.sandbox.short(), why, "connection to the shim ended");
+                Ended::Yes
+            }
+        }
+    }
+}
+
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Ended {
+    Yes,
+    No,
+}
+
+impl Shims for Node {
+    type Shim = LiveShim;
+
+    async fn spawn(&self, sandbox: &Sandbox, events: ShimEvents) -> Result<Arc<LiveShim>, Fault> {
+        let (node, id) = (self.clone(), sandbox.id.clone());
+        let cgroup = self.pod_cgroup_of(sandbox)?;
+        let (process, birth) = blocking(move || spawn(&node, &id, &cgroup)).await?;
+        let (client, _, told) = connect(self, &sandbox.id).await.map_err(|e| fault(e.kind(), &e))?;
+        Ok(keep(self, sandbox, client, process, Some(birth), (told, events)))
+    }
+
+    async fn connect(&self, sandbox: &Sandbox, events: ShimEvents) -> Connected<LiveShim> {
+        let ready = sandbox.ready().cloned().unwrap_or_default();
+        let adopted = ShimProcess::adopt(ready.shim_pid, Some(ready.shim_start));
+        let process = match adopted {
+            Ok(Some(process)) => process,
+            Ok(None) => return Connected::Gone,
+            Err(error) => {
+                warn!(sandbox = %sandbox.id, "shim's process: {error}");
+                return Connected::Silent;
+            }
+        };
+        match connect(self, &sandbox.id).await {
+            Ok((client, _, told)) => {
+                Connected::Yes(keep(self, sandbox, client, process, None, (told, events)))
+            }
+            Err(ConnectError::Gone { .. }) => Connected::Gone,
+            Err(error) => {
+                warn!(sandbox = %sandbox.id, "{}", engine::record::chain(&error));
+                Connected::Silent
+            }
+        }
+    }
+
+    fn held(&self, id: &SandboxId) -> Option<Arc<LiveShim>> {
+        self.shims.with(|shims| shims.get(id).cloned())
+    }
+
+    async fn exits(&self, sandbox: &Sandbox) -> Vec<(ContainerId, Exit, Time)> {
+        let path = self.places.exits(&sandbox.id);
+        let bytes = tokio::fs::read(&path).await.unwrap_or_default();
+        wire::exits::read_exits(&bytes).iter().filter_map(exit).collect()
+    }
+}
+
+/// Binds the socket, then spawns: recovery always finds one. Blocks.
+fn spawn(
+    node: &Node,
+    id: &SandboxId,
+    cgroup: &host::cgroup::PodCgroup,
+) -> Result<(ShimProcess, OwnedFd), Fault> {
+    let dir = node.places.pod(id);
+    let io = |what: &'static str| {
+        let dir = text(&dir);
+        move |error: std::io::Error| Fault::new(Kind::Internal, format!("{what} {dir}: {error}"))
+    };
+    let handle = std::fs::File::open(&dir).map_err(io("open"))?;
+    let listener =
+        host::shim::bind_socket(handle.as_fd(), SOCKET).map_err(io("bind the shim's socket in"))?;
+    let (ours, theirs) = host::shim::birth_pair().map_err(io("make a socket pair for"))?;
+    let exits = std::fs::OpenOptions::new()
+        .create(true)
+        .append(true)
+        .open(node.places.exits(id))
+        .map_err(io("make the exit file in"))?;
+    let place = node.cgroups.open_place(&cgroup.shim()).map_err(|e| fault(e.kind(), &e))?;
+    let process = host::spawn::spawn_shim(&SpawnShim {
+        program: node.programs.sealed.shim(),
+        sandbox: id,
+        listener: listener.as_fd(),
+        birth: theirs.as_fd(),
+        exits: exits.as_fd(),
+        cgroup: place.as_ref().map(AsFd::as_fd),
+    })
+    .map_err(|e| fault(e.kind(), &e))?;
+    Ok((process, ours))
+}
+
+type Told = mpsc::UnboundedReceiver<Event>;
+
+async fn connect(node: &Node, id: &SandboxId) -> Result<(Client, v1::State, Told), ConnectError> {
+    let (sender, told) = mpsc::unbounded_channel();
+    let dir = std::fs::File::open(node.places.pod(id))
+        .map_err(|source| ConnectError::Gone { name: SOCKET.to_owned(), source })?;
+    let launch = node.programs.sealed.launch();
+    let (client, state) = Client::connect(dir.as_fd(), SOCKET, PATIENCE, launch, sender).await?;
+    Ok((client, state, told))
+}
+
+/// Holds the connection, and watches over it.
+fn keep(
+    node: &Node,
+    sandbox: &Sandbox,
+    client: Client,
+    process: ShimProcess,
+    birth: Option<OwnedFd>,
+    (told, events): (Told, ShimEvents),
+) -> Arc<LiveShim> {
+    let shim = Arc::new(LiveShim {
+        node: node.clone(),
+        client,
+        sandbox: sandbox.id.clone(),
+        process: (process.pid(), process.started()),
+        birth: Mutex::new(birth),
+        execs: Mutex::default(),
+    });
+    node.shims.with(|shims| shims.insert(sandbox.id.clone(), shim.clone()));
+    tokio::spawn(watch(shim.clone(), process, sandbox.clone(), told, events));
+    shim
+}
+
+/// Forwards until the connection ends; then waits for the process, or connects again.
+async fn watch(
+    shim: Arc<LiveShim>,
+    process: ShimProcess,
+    sandbox: Sandbox,
+    mut told: Told,
+    events: ShimEvents,
+) {
+    while let Some(event) = told.recv().await {
+        if shim.tell(event, &events) == Ended::Yes {
+            break;
+        }
+    }
+    shim.with_execs(HashMap::clear);
+    let node = shim.node.clone();
+    node.shims.with(|shims| {
+        if shims.get(&sandbox.id).is_some_and(|held| Arc::ptr_eq(held, &shim)) {
+            shims.remove(&sandbox.id);
+        }
+    });
+    drop(shim);
+    if tokio::time::timeout(PATIENCE, process.ended()).await.is_ok() {
+        if let Err(error) = process.reap() {
+            debug!(sandbox = %sandbox.id.short(), %error, "shim not reaped");
+        }
+        // As above: the task is gone only when the sandbox is forgotten.
+        drop(events.send(ShimEvent::Gone));
+        return;
+    }
+    warn!(sandbox = %sandbox.id, "the shim runs, and its connection has ended: killing the pod's shim");
+    // A shim that hangs up and runs on serves nobody: the pod must not outlive it.
+    drop(process.signal(9));
+    drop(process.ended().await);
+    drop(process.reap());
+    drop(events.send(ShimEvent::Gone));
+}
+
+impl Shim for LiveShim {
+    fn process(&self) -> (i32, u64) {
+        self.process
+    }
+
+    async fn open_namespaces(&self, sandbox: &Sandbox) -> Result<i32, Fault> {
+        let own = |mode| mode == NamespaceMode::Pod;
+        let wanted = &sandbox.config.namespaces;
+        let request = v1::OpenNamespaces {
+            net: own(wanted.network),
+            ipc: own(wanted.ipc),
+            uts: own(wanted.network),
+            pid: own(wanted.pid),
+            hostname: self.node.hostname(&sandbox.config),
+            sysctls: sandbox.config.sysctls.clone(),
+        };
+        let opened = self.client.open_namespaces(request).await.map_err(asked)?;
+        if let Some(net) = opened.net {
+            let (pins, name) = (self.node.pins.clone(), plan::netns_pin(&sandbox.id));
+            blocking(move || {
+                pins.pin(net.as_fd(), &name).map(drop).map_err(|e| fault(e.kind(), &e))
+            })
+            .await?;
+        }
+        Ok(opened.init.unwrap_or_default())
+    }
+
+    async fn commit(&self) -> Result<(), Fault> {
+        self.client.commit().await.map_err(asked)?;
+        drop(self.birth.lock().unwrap_or_else(PoisonError::into_inner).take());
+        Ok(())
+    }
+
+    async fn state(&self) -> Result<Vec<HeldContainer>, Fault> {
+        let state = self.client.hello(self.node.programs.sealed.launch()).await.map_err(asked)?;
+        Ok(state.containers.iter().filter_map(held).collect())
+    }
+
+    async fn create(&self, sandbox: &Sandbox, order: &CreateOrder) -> Result<(i32, User), Fault> {
+        let container = &order.container;
+        let job = create_job(&self.node, order)?;
+        let pod = self.node.pod_cgroup_of(sandbox)?;
+        let (node, id) = (self.node.clone(), container.id.clone());
+        let place = blocking(move || {
+            let path = node.cgroups.container_path(&pod, &id);
+            node.cgroups.open_place(&path).map_err(|e| fault(e.kind(), &e))
+        })
+        .await?;
+        let stdio = container.config.stdio;
+        let request = v1::Create {
+            container_id: container.id.to_string(),
+            job: job.encode_to_vec(),
+            log_path: text(&container.log_path),
+            stdin: stdio.stdin,
+            stdin_once: stdio.stdin_once,
+            tty: stdio.tty,
+            deadline_ms: LAUNCH_WITHIN_MS,
+            no_cgroup_fd: false,
+        };
+        let created = self.client.create(request, place).await.map_err(asked)?;
+        let user = User { uid: created.uid, gid: created.gid, groups: created.groups };
+        Ok((created.pid, user))
+    }
+
+    async fn start(&self, id: &ContainerId) -> Result<Time, Fault> {
+        self.client.start(id).await.map(Time).map_err(asked)
+    }
+
+    async fn signal(&self, id: &ContainerId, signal: i32) -> Result<(), Fault> {
+        self.client.signal(id, signal).await.map_err(asked)
+    }
+
+    async fn exec(&self, sandbox: &Sandbox, order: ExecOrder) -> Result<ExecOutput, Fault> {
+        super::exec::run(self, sandbox, order).await
+    }
+
+    async fn reopen_log(&self, id: &ContainerId) -> Result<(), Fault> {
+        self.client.reopen_log(id).await.map_err(asked)
+    }
+
+    async fn forget(&self, id: &ContainerId) -> Result<(), Fault> {
+        self.client.forget(id).await.map_err(asked)
+    }
+
+    async fn shutdown(&self) -> Result<(), Fault> {
+        match tokio::time::timeout(PATIENCE, self.client.shutdown()).await {
+            // It may end before its answer is read.
+            Ok(Ok(()) | Err(RequestError::Gone)) => Ok(()),
+            Ok(Err(error)) => Err(asked(error)),
+            Err(_) => Err(Fault::new(Kind::TimedOut, "the shim does not answer")),
+        }
+    }
+}
+
+fn create_job(node: &Node, order: &CreateOrder) -> Result<v1::CreateJob, Fault> {
+    let id = &order.container.id;
+    let json = serde_json::to_vec(&order.built.spec)
+        .map_err(|error| Fault::new(Kind::Internal, format!("specification: {error}")))?;
+    let user = order.built.user.clone();
+    Ok(v1::CreateJob {
+        container_id: id.to_string(),
+        bundle: text(&node.places.bundle(id)),
+        spec: json,
+        rootfs: Some(v1::Rootfs {
+            dir: order.pinned.layers_dir.clone(),
+            lower: order.pinned.layers.clone(),
+            upper: text(&node.places.upper(id)),
+            work: text(&node.places.work(id)),
+        }),
+        user: Some(v1::User {
+            image_user: user.image_user,
+            uid: user.uid,
+            name: user.name.unwrap_or_default(),
+            gid: user.gid,
+            groups: user.groups,
+            strict_groups: user.strict_groups,
+        }),
+        seccomp_cache: node.places.seccomp(),
+        deny_missing: Vec::new(),
+        set_home: order.built.set_home,
+    })
+}
+
+/// A shim's refusal, as it says it.
+pub(super) fn asked(error: RequestError) -> Fault {
+    fault(error.kind(), &error)
+}
+
+fn held(state: &v1::ContainerState) -> Option<HeldContainer> {
+    Some(HeldContainer {
+        id: state.container_id.parse().ok()?,
+        pid: state.pid,
+        started_at: state.started.then_some(Time(state.started_at)),
+        exited: state.exited.as_ref().and_then(exit).map(|(_, how, at)| (how, at)),
+    })
+}
+
+/// An exit record in the engine's words.
+fn exit(exited: &v1::Exited) -> Option<(ContainerId, Exit, Time)> {
+    let how = if !exited.start_error.is_empty() {
+        Exit::StartFailed { message: exited.start_error.clone() }
+    } else if exited.signal != 0 {
+        Exit::Signal(exited.signal)
+    } else {
+        Exit::Code(exited.code)
+    };
+    Some((exited.container_id.parse().ok()?, how, Time(exited.at)))
+}
