@@ -4,6 +4,7 @@ set -euo pipefail
 
 repo=$(cd "$(dirname "${BASH_SOURCE[0]}")/.." && pwd)
 bin=$repo/target/release # where build_ferropod puts all three
+load=$bin/ferropod-load
 logs=$repo/target/hack   # of the last run
 cache=${FERROPOD_CACHE:-${HOME:-/root}/.cache/ferropod}
 exits=()
@@ -106,6 +107,12 @@ build_ferropod() {
     cargo build -q --profile shim -p ferropod-launch
   )
   ln -f "$repo/target/$musl/shim/ferropod-shim" "$repo/target/shim/ferropod-launch" "$bin/"
+}
+
+# build_load: the load generator, `load`.
+build_load() {
+  say "building ferropod-load"
+  (cd "$repo" && cargo build -q --release -p ferropod-load)
 }
 
 # tool NAME: the path of an outside tool, built from its pinned Go module when it is not yet.

@@ -1,0 +1,105 @@
+//! What /proc says of processes. One that ends while it is read counts as gone.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::fs;
+
+use crate::request::MARK;
+
+/// A process as far as these tests care.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct Process {
+    pub(crate) pid: u32,
+    pub(crate) parent: u32,
+    pub(crate) name: String,
+    pub(crate) zombie: bool,
+    /// Its own and its reaped children's CPU time, in clock ticks.
+    pub(crate) ticks: u64,
+}
+
+/// Ticks of the CPU times in /proc, on every Linux architecture in use.
+pub(crate) const TICKS_PER_SECOND: u32 = 100;
+
+pub(crate) fn all() -> BTreeMap<u32, Process> {
+    let entries = fs::read_dir("/proc").into_iter().flatten().flatten();
+    let pids = entries.filter_map(|entry| entry.file_name().to_str()?.parse().ok());
+    pids.filter_map(|pid| Some((pid, one(pid)?))).collect()
+}
+
+pub(crate) fn one(pid: u32) -> Option<Process> {
+    parse(pid, &fs::read_to_string(format!("/proc/{pid}/stat")).ok()?)
+}
+
+fn parse(pid: u32, stat: &str) -> Option<Process> {
+    let (head, rest) = stat.rsplit_once(") ")?;
+    let (_, name) = head.split_once(" (")?;
+    let fields: Vec<&str> = rest.split(' ').collect();
+    let ticks = |n: usize| fields.get(n)?.parse::<u64>().ok();
+    Some(Process {
+        pid,
+        parent: fields.get(1)?.parse().ok()?,
+        name: name.to_owned(),
+        zombie: *fields.first()? == "Z",
+        ticks: ticks(11)? + ticks(12)? + ticks(13)? + ticks(14)?,
+    })
+}
+
+/// These processes and all that descend from them.
+pub(crate) fn tree(all: &BTreeMap<u32, Process>, roots: &BTreeSet<u32>) -> BTreeSet<u32> {
+    let mut found: BTreeSet<u32> =
+        roots.iter().copied().filter(|pid| all.contains_key(pid)).collect();
+    loop {
+        let children: Vec<u32> = all
+            .values()
+            .filter(|process| found.contains(&process.parent) && !found.contains(&process.pid))
+            .map(|process| process.pid)
+            .collect();
+        if children.is_empty() {
+            return found;
+        }
+        found.extend(children);
+    }
+}
+
+/// CPU seconds that the trees below these processes have used.
+pub(crate) fn cpu_seconds(roots: &BTreeSet<u32>) -> f64 {
+    let all = all();
+    let pids = tree(&all, roots);
+    let ticks: u64 = all.values().filter(|p| pids.contains(&p.pid)).map(|p| p.ticks).sum();
+    f64::from(u32::try_from(ticks).unwrap_or(u32::MAX)) / f64::from(TICKS_PER_SECOND)
+}
+
+/// Proportional set size in KiB.
+pub(crate) fn pss(pid: u32) -> Option<u32> {
+    let rollup = fs::read_to_string(format!("/proc/{pid}/smaps_rollup")).ok()?;
+    let line = rollup.lines().find_map(|line| line.strip_prefix("Pss:"))?;
+    line.split_whitespace().next()?.parse().ok()
+}
+
+/// The pod whose container this process is, for processes of our containers.
+pub(crate) fn pod_of(pid: u32) -> Option<String> {
+    let environment = fs::read(format!("/proc/{pid}/environ")).ok()?;
+    environment.split(|byte| *byte == 0).find_map(|variable| {
+        let value = variable.strip_prefix(MARK.as_bytes())?.strip_prefix(b"=")?;
+        String::from_utf8(value.to_vec()).ok()
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_name_with_brackets_and_spaces_does_not_shift_the_fields() {
+        let stat = "7 (a) b (c) S 3 7 7 0 -1 4194560 1 2 0 0 10 20 30 40 20 0 1 0 5 0 0";
+        let process = parse(7, stat).unwrap();
+        assert_eq!((process.parent, process.ticks, process.zombie), (3, 100, false));
+        assert_eq!(process.name, "a) b (c");
+    }
+
+    #[test]
+    fn the_tree_of_this_process_has_this_process_and_its_memory_is_known() {
+        let me = std::process::id();
+        assert!(tree(&all(), &BTreeSet::from([me])).contains(&me));
+        assert!(pss(me).unwrap() > 100 && pss(u32::MAX).is_none());
+    }
+}
