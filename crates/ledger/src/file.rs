@@ -9,7 +9,7 @@ use redb::{Database, ReadableDatabase, ReadableTable, TableDefinition, TableErro
 pub(crate) const FORMAT: u32 = 1;
 
 const MAGIC: &[u8; 8] = b"ferropod";
-const CACHE: usize = 1 << 20;
+const CACHE: usize = 256 << 10;
 const CRC: usize = 4;
 
 const HEADER: TableDefinition<'_, &str, &[u8]> = TableDefinition::new("header");
