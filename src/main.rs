@@ -6,6 +6,7 @@
 //! |---|---|
 //! | [`args`] | what was typed |
 //! | [`config`] | what it means: files, drop-ins and flags, checked once |
+//! | [`assemble`] | builds the rooms and hands them to each other |
 //! | [`check`] | what the node has and lacks |
 //! | [`serve`] | the socket, the layers around every call, the end |
 //! | [`cri`] | the CRI's services: parse, one call, reply |
@@ -13,15 +14,18 @@
 
 use std::io::{self, IsTerminal, Write};
 use std::process::ExitCode;
+use std::sync::Arc;
 
 use anyhow::Context;
 use clap::{CommandFactory, Parser};
+use tokio::sync::watch;
 use tracing_subscriber::EnvFilter;
 
 use args::{Arguments, Command, Place};
 use config::{Config, LogFormat};
 
 mod args;
+mod assemble;
 mod check;
 mod client;
 mod config;
@@ -70,8 +74,31 @@ fn serve(config: &Config) -> anyhow::Result<()> {
     let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build();
     runtime.context("start the async runtime")?.block_on(async {
         serve::metrics::start(&config.metrics.address).await?;
+        let engine = assemble::assemble(config).await?;
+        let stop = watch::Sender::new(false);
+        let services = services(config, engine, stop.subscribe());
+        serve::serve(config, services.routes(), stop).await?;
         Ok(())
     })
+}
+
+fn services(
+    config: &Config,
+    engine: assemble::Ferropod,
+    stop: watch::Receiver<bool>,
+) -> cri::Services<assemble::Node> {
+    let rooms = engine.world();
+    cri::Services {
+        images: rooms.images.clone(),
+        network: rooms.network.clone(),
+        node: Arc::new(cri::Node {
+            systemd_cgroups: rooms.cgroups.driver() == host::cgroup::Driver::Systemd,
+            recursive_read_only: rooms.facts.recursive_read_only,
+            config: config.shown(),
+        }),
+        stop,
+        engine,
+    }
 }
 
 fn start_log(config: &Config) -> anyhow::Result<()> {

@@ -95,8 +95,10 @@ impl Host for Node {
     ) -> Result<(), Fault> {
         let dir = self.places.pod(&sandbox.id);
         let (hostname, addresses) = (self.hostname(&sandbox.config), addresses.to_vec());
+        let dns = sandbox.config.dns.clone();
         blocking(move || {
-            files::hosts(&dir, &hostname, &addresses).map_err(|e| fault(e.kind(), &e))
+            let told = files::write_pod_files(&dir, &hostname, &addresses, dns.as_ref());
+            told.map(drop).map_err(|e| fault(e.kind(), &e))
         })
         .await
     }
@@ -130,7 +132,7 @@ impl Host for Node {
         blocking(move || {
             node.cgroups.release(&path).map_err(|e| fault(e.kind(), &e))?;
             for dir in [node.places.bundle(&id), node.places.writable(&id)] {
-                files::remove_tree(&dir).map_err(|e| fault(e.kind(), &e))?;
+                files::remove_all(&dir).map_err(|e| fault(e.kind(), &e))?;
             }
             Ok(())
         })
@@ -221,17 +223,16 @@ impl Node {
     fn make_files(&self, sandbox: &Sandbox) -> Result<(), Fault> {
         let config = &sandbox.config;
         let dir = self.places.pod(&sandbox.id);
-        let made = files::make_pod(&dir, &self.hostname(config), config.dns.as_ref())
-            .and_then(|()| {
-                // For the sweep: who finds this directory without a record can still release the cgroup.
-                let cgroup = sandbox.plan.cgroup().unwrap_or_default();
-                files::replace(&dir.join("cgroup"), cgroup.as_bytes(), 0o600)
-            })
-            .and_then(|()| match config.log_directory.as_str() {
-                "" => Ok(()),
-                logs => files::make_log_dir(Path::new(logs)),
-            });
-        made.map_err(|e| fault(e.kind(), &e))
+        files::write_pod_files(&dir, &self.hostname(config), &[], config.dns.as_ref())
+            .map_err(|e| fault(e.kind(), &e))?;
+        // For the sweep: who finds this directory without a record can still release the cgroup.
+        let cgroup = sandbox.plan.cgroup().unwrap_or_default();
+        files::replace(&dir.join("cgroup"), cgroup.as_bytes(), 0o600)
+            .map_err(|e| fault(e.kind(), &e))?;
+        if config.log_directory.is_empty() {
+            return Ok(());
+        }
+        files::make_log_dir(Path::new(&config.log_directory)).map_err(|e| fault(e.kind(), &e))
     }
 
     fn release_blocking(&self, sandbox: &Sandbox, claim: &Claim) -> Result<(), Fault> {
@@ -259,7 +260,7 @@ impl Node {
 
     fn remove_pod_dir(&self, dir: &Path) -> Result<(), Fault> {
         shm::release(&dir.join("shm")).map_err(|e| fault(e.kind(), &e))?;
-        files::remove_tree(dir).map(drop).map_err(|e| fault(e.kind(), &e))
+        files::remove_all(dir).map(drop).map_err(|e| fault(e.kind(), &e))
     }
 
     /// Whatever has a directory of ours and no record goes. Cgroups and pins are found through that directory and never by
@@ -281,7 +282,7 @@ impl Node {
                     continue;
                 }
                 swept += 1;
-                if let Err(error) = files::remove_tree(&dir) {
+                if let Err(error) = files::remove_all(&dir) {
                     tracing::warn!(dir = %dir.display(), "not swept: {error}");
                 }
             }

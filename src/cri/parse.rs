@@ -6,15 +6,19 @@ use std::fmt;
 
 use names::Kind;
 
+mod auth;
+mod call;
 mod container;
 mod ident;
 mod resources;
 mod sandbox;
 mod security;
 
-pub(crate) use container::{container_config, image, words};
-pub(crate) use ident::id;
-use ident::ids;
+pub(crate) use auth::credentials;
+pub(crate) use call::{command, container_state, sandbox_state, seconds};
+pub(crate) use container::wire_signal;
+pub(crate) use container::{container_config, image};
+use ident::{id, ids};
 pub(crate) use resources::resources;
 pub(crate) use sandbox::sandbox_config;
 

@@ -39,6 +39,11 @@ pub(crate) fn unsupported(what: &str) -> Status {
     Status::unimplemented(format!("{what} is not supported"))
 }
 
+/// What was there a moment ago and is not any more.
+pub(crate) fn vanished(what: &dyn std::fmt::Display) -> Status {
+    Status::not_found(format!("{what} has been removed meanwhile"))
+}
+
 /// More calls under way than the configuration allows.
 pub(crate) fn too_many() -> Status {
     Status::new(Code::ResourceExhausted, "too many calls are under way")

@@ -13,6 +13,7 @@ use super::{
     resources, sandbox, without_nul,
 };
 use signal::kernel_signal;
+pub(crate) use signal::wire_signal;
 
 mod signal;
 
@@ -69,7 +70,7 @@ fn metadata(at: &At<'_>, wire: Option<&cri::ContainerMetadata>) -> Result<Contai
     Ok(ContainerName { name: name(&at.field("name"), &wire.name)?, attempt: wire.attempt })
 }
 
-pub(crate) fn words(at: &At<'_>, wire: &[String]) -> Result<Vec<String>, Invalid> {
+pub(super) fn words(at: &At<'_>, wire: &[String]) -> Result<Vec<String>, Invalid> {
     for (index, word) in wire.iter().enumerate() {
         without_nul(&at.item(index), word)?;
     }

@@ -7,7 +7,7 @@ use cri_proto::cri::Int64Value;
 use super::{At, Invalid};
 
 /// A whole id of 64 digits.
-pub(crate) fn id<T: FromStr>(at: &At<'_>, text: &str) -> Result<T, Invalid> {
+pub(super) fn id<T: FromStr>(at: &At<'_>, text: &str) -> Result<T, Invalid> {
     text.parse()
         .map_err(|_| at.invalid(format!("{text:?} is not an id of 64 lower-case hex digits")))
 }

@@ -51,6 +51,13 @@ pub(super) fn kernel_signal(at: &At<'_>, wire: i32) -> Result<Option<i32>, Inval
     }))
 }
 
+/// The interface's number for a kernel's; of two that mean the same, the first.
+pub(crate) fn wire_signal(kernel: i32) -> i32 {
+    let last = Signal::Sigrtmax as i32;
+    let means = |wire: &i32| kernel_signal(&At::root("signal"), *wire) == Ok(Some(kernel));
+    (1..=last).find(means).unwrap_or_default()
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -76,5 +83,14 @@ mod tests {
             assert!((1..=64).contains(&number), "{value}");
         }
         assert!(kernel_signal(&At::root("stop_signal"), 66).is_err());
+    }
+
+    #[test]
+    fn the_way_back_leads_to_the_same_signal() {
+        for kernel in [1, 6, 15, 34, 49, 50, 64] {
+            let wire = wire_signal(kernel);
+            assert_eq!(kernel_signal(&At::root("s"), wire).unwrap(), Some(kernel), "{wire}");
+        }
+        assert_eq!(wire_signal(0), 0);
     }
 }
