@@ -125,13 +125,15 @@ impl Store {
         }
         let records = dir.join("records");
         let (loaded, unreadable) = record::load(&records).map_err(step("read", &records))?;
-        let quarantined = !unreadable.is_empty();
         for (path, why) in unreadable {
             let name = path.file_name().unwrap_or_default();
             tracing::error!(path = %path.display(), why, "an image's record cannot be read: set aside");
             let aside = dir.join("quarantine").join(name);
             fs::rename(&path, &aside).map_err(step("set aside", &path))?;
         }
+        let quarantine = dir.join("quarantine");
+        let set_aside = fs::read_dir(&quarantine).map_err(step("read", &quarantine))?;
+        let quarantined = set_aside.count() > 0;
         let found = numbers(&dir.join("layers")).map_err(step("read", &dir))?;
         let store = Arc::new(Self {
             pinned: options.pinned.clone(),
@@ -149,7 +151,8 @@ impl Store {
         Ok(store)
     }
 
-    /// Takes over what was found; layers that no record names are leftovers, unless a record could not be read.
+    /// Takes over what was found. Layers that no record names are leftovers, unless a record was set aside: then
+    /// they may be its.
     fn adopt(&self, mut loaded: Vec<Record>, found: &HashSet<u64>, quarantined: bool) {
         loaded.sort_by_key(|record| std::cmp::Reverse(record.written));
         let mut state = self.lock();
@@ -430,9 +433,7 @@ impl Temporary {
         fs::rename(self.path(), self.store.layer_path(self.number))?;
         self.kept = true;
         let record = LayerRecord::new(diff_id, self.number, stats);
-        let mut state = self.store.lock();
-        state.layers.insert(diff_id, Layer { record, holds: 1 });
-        drop(state);
+        self.store.lock().layers.insert(diff_id, Layer { record, holds: 1 });
         Ok(Held { store: Arc::clone(&self.store), record })
     }
 }

@@ -6,6 +6,7 @@
 use std::fs::File;
 use std::io::{self, BufWriter, Write};
 use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicU64, Ordering};
 
 use names::Kind;
 use serde_json::{Value, json};
@@ -20,6 +21,9 @@ use crate::manifest::{INDEX_TYPES, MANIFEST_TYPES};
 use crate::record::Record;
 use crate::store::{PinError, Store};
 use crate::view::Image;
+
+/// Tells one export's pins from another's.
+static EXPORTS: AtomicU64 = AtomicU64::new(0);
 
 /// Why images were not exported.
 #[derive(Debug, Error)]
@@ -91,7 +95,7 @@ impl Images {
             found.push(image.ok_or_else(|| ExportError::NotFound(reference.clone()))?);
         }
         // The pin keeps the layers while they are read; its owner is this call alone.
-        let owner = format!("export {:p}", &raw const found);
+        let owner = format!("export {}", EXPORTS.fetch_add(1, Ordering::Relaxed));
         let mut sources = Vec::new();
         for image in found {
             self.pin(&image.id, &owner)?;

@@ -417,7 +417,7 @@ impl Tree {
                 self.clear(parent, name).map_err(made("replace", entry))?;
                 make(()).map_err(fail("create"))?;
             }
-            made => made.map_err(fail("create"))?,
+            done => done.map_err(fail("create"))?,
         }
         self.count(0);
         let (uid, gid) = owner(entry)?;

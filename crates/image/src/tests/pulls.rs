@@ -55,7 +55,7 @@ async fn an_image_is_pulled_listed_found_and_removed() {
     let id = images.pull(request(&name)).await.unwrap();
     let found = images.find(&name).unwrap();
     assert_eq!(found.id, id);
-    assert_eq!(found.tags, [name.clone()]);
+    assert_eq!(found.tags, std::slice::from_ref(&name));
     assert_eq!(found.digests, [server.name(&format!("x/y@{digest}"))]);
     assert_eq!(found.config.env, ["A=1"]);
     assert!(found.size > 0);
@@ -111,7 +111,7 @@ async fn two_tags_are_one_image_and_a_moved_tag_leaves_the_old_one() {
     let second = images.pull(request(&a)).await.unwrap();
     assert_ne!(first, second);
     assert_eq!(images.find(&a).unwrap().id, second);
-    assert_eq!(images.find(first.as_str()).unwrap().tags, [b.clone()]);
+    assert_eq!(images.find(first.as_str()).unwrap().tags, std::slice::from_ref(&b));
     images.recovered();
     images.remove(&b).await.unwrap();
     images.wait_swept();
@@ -208,7 +208,7 @@ async fn an_exported_image_is_imported_with_all_its_files() {
     images.export(vec![name.clone()], file).await.unwrap();
     let second = Images::open(options(&other)).unwrap();
     let imported = second.import(archive.clone()).await.unwrap();
-    assert_eq!(imported[0].tags, [name.clone()]);
+    assert_eq!(imported[0].tags, std::slice::from_ref(&name));
     let lowers = lowers(&second, &name);
     assert_eq!(std::fs::read(lowers[0].join(&long)).unwrap(), b"long");
     assert_eq!(std::fs::read(lowers[1].join("d/b")).unwrap(), b"1");

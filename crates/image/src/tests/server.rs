@@ -19,6 +19,7 @@ pub(super) struct Server {
     _dir: TempDir,
     pub(super) host: String,
     client: reqwest::Client,
+    scheme: &'static str,
 }
 
 impl Server {
@@ -50,7 +51,8 @@ impl Server {
             .spawn()
             .unwrap();
         let host = format!("127.0.0.1:{port}");
-        let server = Self { child, _dir: dir, host, client: client(secret) };
+        let scheme = if more.contains("tls:") { "https" } else { "http" };
+        let server = Self { child, _dir: dir, host, client: client(secret), scheme };
         let deadline = Instant::now() + Duration::from_secs(20);
         while server.get("/v2/").await.is_err() {
             assert!(Instant::now() < deadline, "the registry does not listen");
@@ -64,7 +66,7 @@ impl Server {
     }
 
     async fn get(&self, path: &str) -> Result<reqwest::Response, reqwest::Error> {
-        self.client.get(format!("http://{}{path}", self.host)).send().await
+        self.client.get(format!("{}://{}{path}", self.scheme, self.host)).send().await
     }
 
     pub(super) async fn push(&self, repository: &str, tag: &str, made: &Made) -> Digest {
@@ -100,7 +102,7 @@ impl Server {
     }
 
     async fn manifest(&self, repository: &str, tag: &str, kind: &str, bytes: &[u8]) -> Digest {
-        let url = format!("http://{}/v2/{repository}/manifests/{tag}", self.host);
+        let url = format!("{}://{}/v2/{repository}/manifests/{tag}", self.scheme, self.host);
         let put = self.client.put(url).header("content-type", kind).body(bytes.to_vec());
         let answer = put.send().await.unwrap();
         assert!(answer.status().is_success(), "{}", answer.text().await.unwrap());
@@ -108,7 +110,7 @@ impl Server {
     }
 
     async fn blob(&self, repository: &str, bytes: &[u8]) {
-        let url = format!("http://{}/v2/{repository}/blobs/uploads/", self.host);
+        let url = format!("{}://{}/v2/{repository}/blobs/uploads/", self.scheme, self.host);
         let answer = self.client.post(url).send().await.unwrap();
         let location = answer.headers()["location"].to_str().unwrap().to_owned();
         let joint = if location.contains('?') { '&' } else { '?' };
@@ -136,6 +138,7 @@ fn client(secret: Option<(&str, &str)>) -> reqwest::Client {
     reqwest::Client::builder()
         .default_headers(headers)
         .no_proxy()
+        .tls_danger_accept_invalid_certs(true)
         .tls_certs_only([])
         .build()
         .unwrap()

@@ -357,6 +357,49 @@ async fn the_real_registry_wants_a_password_and_gets_it() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+#[expect(clippy::disallowed_methods, reason = "a test makes its certificate itself")]
+async fn a_certificate_is_checked_against_the_authority_that_the_file_names() {
+    let dir = tempfile::tempdir().unwrap();
+    let (key, cert) = (dir.path().join("key.pem"), dir.path().join("cert.pem"));
+    let made = std::process::Command::new("openssl")
+        .args([
+            "req",
+            "-x509",
+            "-newkey",
+            "ec",
+            "-pkeyopt",
+            "ec_paramgen_curve:prime256v1",
+            "-nodes",
+        ])
+        .args(["-subj", "/CN=r", "-addext", "subjectAltName=IP:127.0.0.1", "-days", "2"])
+        .args(["-addext", "basicConstraints=critical,CA:FALSE", "-keyout"])
+        .arg(&key)
+        .arg("-out")
+        .arg(&cert)
+        .output()
+        .expect("this test needs openssl");
+    assert!(made.status.success(), "{made:?}");
+    let (key, cert) = (key.display(), cert.display());
+    let server =
+        Server::with(&format!("  tls:\n    certificate: {cert}\n    key: {key}\n"), None).await;
+    server.push("x", "1", &one("tls")).await;
+    let (root, hosts) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
+    let file = hosts.path().join(&server.host).join("hosts.toml");
+    std::fs::create_dir(file.parent().unwrap()).unwrap();
+    let options = Options { hosts_dir: vec![hosts.path().to_owned()], ..options(&root) };
+    let images = Images::open(options).unwrap();
+    let name = server.name("x:1");
+    let server = format!("server = \"https://{}\"\n", server.host);
+    put(&file, server.as_bytes());
+    let error = images.pull(request(&name)).await.unwrap_err();
+    assert_eq!(error.kind(), Kind::RegistryUnavailable, "an unknown authority");
+    put(&file, format!("{server}ca = \"{cert}\"\n").as_bytes());
+    images.pull(request(&name)).await.unwrap();
+    put(&file, format!("{server}skip_verify = true\n").as_bytes());
+    images.pull(request(&name)).await.unwrap();
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn pulls_of_the_same_image_are_one_and_end_with_the_last_who_waits() {
     let made = large();
     let digest = layer_digest(&made);
