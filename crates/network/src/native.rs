@@ -13,8 +13,8 @@ mod route;
 mod routed;
 mod sweep;
 
-use attach::attach;
 pub(crate) use attach::loopback_up;
+use attach::{attach, publish};
 use base::Base;
 use conntrack::forget_udp;
 use detach::detach;

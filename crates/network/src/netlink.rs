@@ -3,8 +3,10 @@
 
 mod message;
 mod parse;
+mod shared;
 mod socket;
 
 pub(crate) use message::{Fields, Message};
-pub(crate) use parse::{Attribute, attributes, find, u32_of};
+pub(crate) use parse::{attributes, find, u32_of};
+pub(crate) use shared::Shared;
 pub(crate) use socket::{Answer, NetlinkError, Protocol, Socket};

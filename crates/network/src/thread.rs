@@ -9,9 +9,7 @@ pub(crate) async fn run<T: Send + 'static>(
     work: impl FnOnce() -> T + Send + 'static,
 ) -> io::Result<T> {
     let (send, receive) = oneshot::channel();
-    let thread = std::thread::Builder::new().name("network".to_owned());
-    let spawned = thread.stack_size(256 * 1024).spawn(move || drop(send.send(work())));
-    drop(spawned?);
+    spawn(move || drop(send.send(work())))?;
     receive.await.map_err(|_| io::Error::other("the thread ended without an answer"))
 }
 

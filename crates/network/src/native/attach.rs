@@ -6,7 +6,7 @@ use names::SandboxId;
 use nix::sched::{CloneFlags, setns};
 
 use crate::netlink::{Answer, NetlinkError, Protocol, Socket};
-use crate::nft::{self, Element, elements_of};
+use crate::nft::{self, Element};
 use crate::{AttachError, KernelError, NativeIntent, Netns};
 
 use super::link::{self, INSIDE, Pair, gateway, hardware_address};
@@ -16,7 +16,7 @@ use super::{Base, detach};
 /// The MTU when neither the configuration nor a default route tells one.
 const USUAL_MTU: u32 = 1500;
 
-/// Makes it, on a thread that ends afterwards: it stays in the pod's namespace.
+/// Makes it, all but its host ports, on a thread that ends afterwards: it stays in the pod's namespace.
 pub(crate) fn attach(
     base: &Base,
     sandbox: &SandboxId,
@@ -25,7 +25,6 @@ pub(crate) fn attach(
 ) -> Result<(), AttachError> {
     let kernel = |source| AttachError::Kernel { sandbox: sandbox.clone(), source: KernelError(source) };
     let mut host = Socket::open(Protocol::Route).map_err(kernel)?;
-    let mut netfilter = Socket::open(Protocol::Netfilter).map_err(kernel)?;
     setns(netns.fd.as_fd(), CloneFlags::CLONE_NEWNET)
         .map_err(|e| AttachError::Enter { path: netns.path.clone(), source: e.into() })?;
     let mut pod = Socket::open(Protocol::Route).map_err(kernel)?;
@@ -37,8 +36,7 @@ pub(crate) fn attach(
     };
     let outer = outside(&mut host, base, sandbox, &pair, netns).map_err(kernel)?;
     inside(&mut pod, intent, &pair).map_err(kernel)?;
-    reach(&mut host, outer, intent, &pair).map_err(kernel)?;
-    publish(&mut netfilter, &base.table, &elements_of(intent)).map_err(kernel)
+    reach(&mut host, outer, intent, &pair).map_err(kernel)
 }
 
 /// Brings the loopback of a namespace up, on a thread that ends afterwards.
@@ -115,7 +113,11 @@ fn reach(
 }
 
 /// Adds the pod's elements; one of the same key that is left of a dead pod is replaced.
-fn publish(socket: &mut Socket, table: &str, elements: &[Element]) -> Result<(), NetlinkError> {
+pub(super) fn publish(
+    socket: &mut Socket,
+    table: &str,
+    elements: &[Element],
+) -> Result<(), NetlinkError> {
     let add = || elements.iter().map(|e| e.add(table));
     match nft::commit(socket, add().collect()) {
         Err(e) if matches!(e.errno(), Some(libc::EEXIST | libc::EBUSY)) => {

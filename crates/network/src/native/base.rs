@@ -3,7 +3,7 @@
 use std::io::{self, Write};
 use std::path::{Path, PathBuf};
 
-use crate::netlink::{NetlinkError, Protocol, Socket};
+use crate::netlink::{NetlinkError, Protocol, Shared, Socket};
 use crate::nft;
 use crate::{BaseError, Cidr, KernelError};
 
@@ -25,15 +25,14 @@ impl Base {
     }
 
     /// Makes it so; may be called at any time, pods that stand keep their ports.
-    pub(crate) fn establish(&self) -> Result<(), BaseError> {
+    pub(crate) fn establish(&self, netfilter: &Shared) -> Result<(), BaseError> {
         if self.has(false) {
             set("net/ipv4/ip_forward", "1")?;
         }
         if self.has(true) {
             forward_ipv6()?;
         }
-        let mut netfilter = Socket::open(Protocol::Netfilter).map_err(KernelError)?;
-        self.establish_rules(&mut netfilter).map_err(KernelError)?;
+        netfilter.with(|socket| self.establish_rules(socket)).map_err(KernelError)?;
         let mut route = Socket::open(Protocol::Route).map_err(KernelError)?;
         let routes = self.pods.iter().filter(|c| c.last() > 0);
         route.transact(routes.map(|c| unreachable(c, RouteOp::Add)).collect()).map_err(KernelError)?;

@@ -2,7 +2,7 @@
 //! had the host's port before.
 
 use crate::cidr::octets;
-use crate::netlink::{self, Answer, Fields, Message, NetlinkError, Socket, find};
+use crate::netlink::{Answer, Fields, Message, NetlinkError, Socket, find};
 use crate::{NativeIntent, PortMapping, Protocol};
 
 const GET: u16 = 0x101;
@@ -14,14 +14,16 @@ const BY_TRANSPORT: u32 = 1 << 3;
 
 /// Forgets the UDP flows of the pod's host ports, whoever they led to. It walks the kernel's whole table once: 11 ms
 /// for 262,144 buckets, however few flows there are.
-pub(crate) fn forget_udp(intent: &NativeIntent) -> Result<(), NetlinkError> {
+pub(super) fn forget_udp(
+    socket: &mut Socket,
+    intent: &NativeIntent,
+) -> Result<(), NetlinkError> {
     let ports: Vec<&PortMapping> =
         intent.ports.iter().filter(|m| m.protocol == Protocol::Udp).collect();
     if ports.is_empty() {
         return Ok(());
     }
-    let mut socket = Socket::open(netlink::Protocol::Netfilter)?;
-    for answer in flows(&mut socket)? {
+    for answer in flows(socket)? {
         let fields = answer.payload.get(4..).unwrap_or_default();
         let Some(tuple) = find(fields, TUPLE) else { continue };
         if !ports.iter().any(|mapping| leads_to(tuple, mapping)) {

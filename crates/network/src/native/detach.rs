@@ -3,7 +3,7 @@
 
 use names::SandboxId;
 
-use crate::netlink::{NetlinkError, Protocol, Socket};
+use crate::netlink::{NetlinkError, Protocol, Shared, Socket};
 use crate::nft::{self, Element};
 use crate::{DetachError, KernelError, NativeIntent, Released};
 
@@ -12,6 +12,7 @@ use super::{link, route};
 /// Releases rules and routes, never needs the pod's namespace, goes on past errors. `elements` are those of the pod
 /// that nobody else has taken since.
 pub(crate) fn detach(
+    netfilter: &Shared,
     table: &str,
     sandbox: &SandboxId,
     intent: &NativeIntent,
@@ -19,7 +20,7 @@ pub(crate) fn detach(
 ) -> Result<Released, DetachError> {
     let mut errors = Vec::new();
     let mut released = Released::AlreadyGone;
-    for step in [ports(table, elements), routes(intent)] {
+    for step in [ports(netfilter, table, elements), routes(intent)] {
         match step {
             Ok(Released::Now) => released = Released::Now,
             Ok(Released::AlreadyGone) => {}
@@ -33,12 +34,15 @@ pub(crate) fn detach(
     }
 }
 
-fn ports(table: &str, elements: &[Element]) -> Result<Released, NetlinkError> {
+fn ports(
+    netfilter: &Shared,
+    table: &str,
+    elements: &[Element],
+) -> Result<Released, NetlinkError> {
     if elements.is_empty() {
         return Ok(Released::AlreadyGone);
     }
-    let mut socket = Socket::open(Protocol::Netfilter)?;
-    unpublish_all(&mut socket, table, elements)
+    netfilter.with(|socket| unpublish_all(socket, table, elements))
 }
 
 fn unpublish_all(

@@ -260,7 +260,7 @@ mod tests {
     fn a_restart_holds_again_what_was_promised() {
         let mut pool = pool(&["10.0.0.0/24"]);
         let old = lease(&mut pool, 1, &[port(80, None)]).unwrap();
-        let mut after = super::Pool::new(&pool.ranges());
+        let mut after = Pool::new(&pool.ranges());
         after.hold(&id(1), &old);
         assert_ne!(lease(&mut after, 2, &[]).unwrap().addresses, old.addresses);
         assert!(lease(&mut after, 3, &[port(80, None)]).is_err());

@@ -65,12 +65,18 @@ pub(super) enum RouteOp {
 pub(super) fn unreachable(range: &Cidr, op: RouteOp) -> Message {
     const LAST_RESORT: u32 = 4_278_198_272;
     let head = head(range.network(), range.prefix(), 0, UNREACHABLE, 0);
-    let (what, kind, flags) = match op {
-        RouteOp::Add => ("add route for unused pod addresses", NEW_ROUTE, CREATE | REPLACE),
-        RouteOp::Delete => ("delete route for unused pod addresses", DEL_ROUTE, 0),
-    };
-    Message::new(what, kind, flags, &head)
-        .with(|f| f.bytes(DESTINATION, &octets(range.network())).u32(PRIORITY, LAST_RESORT))
+    let to = octets(range.network());
+    match op {
+        RouteOp::Add => {
+            let what = "add route for unused pod addresses";
+            Message::new(what, NEW_ROUTE, CREATE | REPLACE, &head)
+                .with(|f| f.bytes(DESTINATION, &to).u32(PRIORITY, LAST_RESORT))
+        }
+        RouteOp::Delete => {
+            Message::new("delete route for unused pod addresses", DEL_ROUTE, 0, &head)
+                .with(|f| f.bytes(DESTINATION, &to))
+        }
+    }
 }
 
 /// A route of ours in the host's main table.

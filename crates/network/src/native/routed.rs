@@ -7,7 +7,7 @@ use std::time::{Duration, Instant};
 use names::SandboxId;
 
 use crate::error::told;
-use crate::netlink::{Protocol, Socket};
+use crate::netlink::{Protocol, Shared};
 use crate::nft::{self, Element, elements_of};
 use crate::{
     AttachError, BaseError, Cidr, DetachError, KernelError, NativeConfig, NativeIntent, Netns,
@@ -33,6 +33,9 @@ struct Inner {
     state: Mutex<State>,
     /// The base that stands. Held while it is made, and while elements go, so that none is put back.
     base: Mutex<Option<Base>>,
+    netfilter: Shared,
+    /// Another, because looking through all flows takes long.
+    flows: Shared,
 }
 
 #[derive(Debug)]
@@ -46,7 +49,8 @@ impl Routed {
     pub(crate) fn new(config: &NativeConfig) -> Result<Self, StartError> {
         let pool = Pool::new(&validated(config)?);
         let state = Mutex::new(State { pool, trouble: None, looked: Instant::now() });
-        let inner = Inner { config: config.clone(), state, base: Mutex::new(None) };
+        let (netfilter, flows) = (Shared::new(Protocol::Netfilter), Shared::new(Protocol::Netfilter));
+        let inner = Inner { config: config.clone(), state, base: Mutex::new(None), netfilter, flows };
         Ok(Self { inner: Arc::new(inner) })
     }
 
@@ -73,26 +77,23 @@ impl Routed {
         intent: &NativeIntent,
         netns: &Netns,
     ) -> Result<(), AttachError> {
-        let (inner, sandbox) = (Arc::clone(&self.inner), sandbox.clone());
-        let (native, netns) = (intent.clone(), netns.clone());
-        let work = move || {
+        let (inner, of) = (Arc::clone(&self.inner), sandbox.clone());
+        let (lease, netns) = (intent.clone(), netns.clone());
+        let link = move || {
             let base = inner.ensure_base().map_err(AttachError::Base)?;
-            match super::attach(&base, &sandbox, &native, &netns) {
-                // The table is gone: someone flushed the ruleset of the node.
-                Err(AttachError::Kernel { source, .. }) if source.0.errno() == Some(libc::ENOENT) => {
-                    let base = inner.heal().map_err(AttachError::Base)?;
-                    super::attach(&base, &sandbox, &native, &netns)
-                }
-                done => done,
-            }
+            super::attach(&base, &of, &lease, &netns)
         };
-        thread::run(work).await.map_err(AttachError::Thread)??;
-        let ports = intent.clone();
-        // The walk through all flows is long, and needed by no one who waits for the pod.
-        if ports.ports.iter().any(|p| p.protocol == crate::Protocol::Udp) {
-            thread::spawn(move || forget(&ports)).map_err(AttachError::Thread)?;
+        thread::run(link).await.map_err(AttachError::Thread)??;
+        if intent.ports.is_empty() {
+            return Ok(());
         }
-        Ok(())
+        // On another thread: that one stayed in the pod's namespace.
+        let (inner, of, lease) = (Arc::clone(&self.inner), sandbox.clone(), intent.clone());
+        let publish = move || inner.publish(&of, &lease);
+        thread::run(publish).await.map_err(AttachError::Thread)??;
+        // The walk through all flows is long, and nothing that the pod's start waits for.
+        let (inner, lease) = (Arc::clone(&self.inner), intent.clone());
+        thread::spawn(move || inner.forget(&lease)).map_err(AttachError::Thread)
     }
 
     pub(crate) async fn detach(
@@ -114,7 +115,9 @@ impl Routed {
         let work = move || {
             let standing = inner.base();
             keep.extend(inner.leases());
-            let swept = super::sweep(&inner.wanted(), &keep);
+            keep.sort_by(|a, b| a.link.cmp(&b.link));
+            keep.dedup_by(|a, b| a.link == b.link);
+            let swept = super::sweep(&inner.netfilter, &inner.wanted(), &keep);
             drop(standing);
             swept
         };
@@ -197,7 +200,7 @@ impl Inner {
         let mut standing = self.base();
         let wanted = self.wanted();
         if standing.as_ref() != Some(&wanted) {
-            let made = wanted.establish();
+            let made = wanted.establish(&self.netfilter);
             self.state().trouble = made.as_ref().err().map(|e| told(e));
             made?;
             *standing = Some(wanted.clone());
@@ -210,7 +213,7 @@ impl Inner {
         *self.base() = None;
         let base = self.ensure_base()?;
         let standing = self.base();
-        let (swept, errors) = super::sweep(&base, &self.leases());
+        let (swept, errors) = super::sweep(&self.netfilter, &base, &self.leases());
         drop(standing);
         tracing::warn!(restored = swept.restored, errors = errors.len(), "nftables table was gone, made it again");
         Ok(base)
@@ -219,23 +222,47 @@ impl Inner {
     /// Puts the rules back if they are gone.
     fn look(&self) {
         let table = &self.config.table;
-        let stands = Socket::open(Protocol::Netfilter).and_then(|mut s| nft::table_exists(&mut s, table));
+        let stands = self.netfilter.with(|socket| nft::table_exists(socket, table));
         let wanted = self.base().is_some() || self.state().trouble.is_some();
         if wanted && matches!(stands, Ok(false)) && let Err(e) = self.heal() {
             self.state().trouble = Some(told(&e));
         }
     }
 
+    fn publish(&self, sandbox: &SandboxId, intent: &NativeIntent) -> Result<(), AttachError> {
+        let elements = elements_of(intent);
+        let table = &self.config.table;
+        let publish = || self.netfilter.with(|socket| super::publish(socket, table, &elements));
+        let published = match publish() {
+            // The table is gone: someone flushed the ruleset of the node.
+            Err(e) if e.errno() == Some(libc::ENOENT) => {
+                self.heal().map_err(AttachError::Base)?;
+                publish()
+            }
+            done => done,
+        };
+        let kernel = |e| AttachError::Kernel { sandbox: sandbox.clone(), source: KernelError(e) };
+        published.map_err(kernel)
+    }
+
     fn detach(&self, sandbox: &SandboxId, intent: &NativeIntent) -> Result<Released, DetachError> {
         let elements = self.own_elements(sandbox, intent);
         let standing = (!elements.is_empty()).then(|| self.base());
-        let released = super::detach(&self.config.table, sandbox, intent, &elements)?;
+        let released = super::detach(&self.netfilter, &self.config.table, sandbox, intent, &elements)?;
         self.state().pool.release(sandbox);
         drop(standing);
         if !elements.is_empty() {
-            forget(intent);
+            self.forget(intent);
         }
         Ok(released)
+    }
+
+    fn forget(&self, intent: &NativeIntent) {
+        let forgotten = self.flows.with(|socket| super::forget_udp(socket, intent));
+        if let Err(e) = forgotten {
+            let error = told(&KernelError(e));
+            tracing::warn!(error, link = intent.link, "udp flows of a host port were not forgotten");
+        }
     }
 
     /// The sandbox's elements without those whose port another sandbox holds by now.
@@ -245,13 +272,6 @@ impl Inner {
             e.port.as_ref().is_some_and(|port| state.pool.belongs_to_another(sandbox, port))
         };
         elements_of(intent).into_iter().filter(|e| !another(e)).collect()
-    }
-}
-
-fn forget(intent: &NativeIntent) {
-    if let Err(e) = super::forget_udp(intent) {
-        let error = told(&KernelError(e));
-        tracing::warn!(error, link = intent.link, "udp flows of a host port were not forgotten");
     }
 }
 

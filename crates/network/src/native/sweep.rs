@@ -2,7 +2,7 @@
 
 use std::collections::HashSet;
 
-use crate::netlink::{NetlinkError, Protocol, Socket};
+use crate::netlink::{NetlinkError, Protocol, Shared, Socket};
 use crate::nft::{self, Element, elements_of, list_elements};
 use crate::{KernelError, NativeIntent};
 
@@ -25,12 +25,16 @@ pub struct Swept {
 
 /// Removes links, routes and elements of ours that belong to none of `keep`, and puts back elements that are missing.
 /// Goes on past errors.
-pub(crate) fn sweep(base: &Base, keep: &[NativeIntent]) -> (Swept, Vec<KernelError>) {
+pub(crate) fn sweep(
+    netfilter: &Shared,
+    base: &Base,
+    keep: &[NativeIntent],
+) -> (Swept, Vec<KernelError>) {
     let mut swept = Swept::default();
     let steps = [
         links(base, keep, &mut swept),
         routes(base, keep, &mut swept),
-        elements(base, keep, &mut swept),
+        netfilter.with(|socket| elements(socket, base, keep, &mut swept)),
     ];
     (swept, steps.into_iter().filter_map(Result::err).map(KernelError).collect())
 }
@@ -47,8 +51,9 @@ fn links(base: &Base, keep: &[NativeIntent], swept: &mut Swept) -> Result<(), Ne
             continue;
         }
         match socket.transact(vec![link::delete(found.index)]) {
-            Err(e) if e.errno() != Some(libc::ENODEV) => return Err(e),
-            _ => swept.links.push(found.name),
+            Ok(_) => swept.links.push(found.name),
+            Err(e) if e.errno() == Some(libc::ENODEV) => {}
+            Err(e) => return Err(e),
         }
     }
     Ok(())
@@ -65,25 +70,30 @@ fn routes(base: &Base, keep: &[NativeIntent], swept: &mut Swept) -> Result<(), N
                 continue;
             }
             match socket.transact(vec![unreachable(&range, RouteOp::Delete)]) {
-                Err(e) if e.errno() != Some(libc::ESRCH) => return Err(e),
-                _ => swept.routes.push(range.to_string()),
+                Ok(_) => swept.routes.push(range.to_string()),
+                Err(e) if e.errno() == Some(libc::ESRCH) => {}
+                Err(e) => return Err(e),
             }
         }
     }
     Ok(())
 }
 
-fn elements(base: &Base, keep: &[NativeIntent], swept: &mut Swept) -> Result<(), NetlinkError> {
-    let mut socket = Socket::open(Protocol::Netfilter)?;
+fn elements(
+    socket: &mut Socket,
+    base: &Base,
+    keep: &[NativeIntent],
+    swept: &mut Swept,
+) -> Result<(), NetlinkError> {
     let same = |a: &Element, b: &Element| a.set == b.set && a.key == b.key && a.data == b.data;
-    let found = list_elements(&mut socket, &base.table)?;
+    let found = list_elements(socket, &base.table)?;
     let wanted: Vec<Element> = keep.iter().flat_map(elements_of).collect();
     for stray in found.iter().filter(|f| !wanted.iter().any(|w| same(f, w))) {
-        detach::unpublish(&mut socket, &base.table, stray)?;
+        detach::unpublish(socket, &base.table, stray)?;
         swept.elements += 1;
     }
     for missing in wanted.iter().filter(|w| !found.iter().any(|f| same(f, w))) {
-        nft::commit(&mut socket, vec![missing.add(&base.table)])?;
+        nft::commit(socket, vec![missing.add(&base.table)])?;
         swept.restored += 1;
     }
     Ok(())

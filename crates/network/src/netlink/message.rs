@@ -78,11 +78,6 @@ impl Fields {
     }
 
     #[must_use]
-    pub(crate) fn be16(self, kind: u16, value: u16) -> Self {
-        self.bytes(kind, &value.to_be_bytes())
-    }
-
-    #[must_use]
     pub(crate) fn be32(self, kind: u16, value: u32) -> Self {
         self.bytes(kind, &value.to_be_bytes())
     }

@@ -64,17 +64,6 @@ impl Element {
         self.message("delete host port from nftables", Op::DelElement, 0, table)
     }
 
-    /// Asks for this key; the answer is read by [`Element::is_in`].
-    pub(crate) fn get(&self, table: &str) -> Message {
-        self.message("look for host port in nftables", Op::GetElement, 0, table)
-    }
-
-    /// Whether the kernel's answer shows this very element, value and all.
-    pub(crate) fn is_in(&self, answers: &[Answer]) -> bool {
-        let found = answers.iter().flat_map(|a| elements_in(self.set, a));
-        found.into_iter().any(|e| e.key == self.key && e.data == self.data)
-    }
-
     fn message(&self, what: &'static str, op: Op, flags: u16, table: &str) -> Message {
         request(what, op, flags).with(|f| {
             f.text(1, table).text(2, self.set).nest(3, |f| {

@@ -12,7 +12,7 @@ use network::{Attachment, Config, Mode, Netns, Network, PortMapping, Protocol, R
 use nix::sched::{CloneFlags, setns, unshare};
 
 /// How long a level may take to be reached.
-pub(crate) const SOON: Duration = Duration::from_secs(5);
+pub(crate) const SOON: Duration = Duration::from_secs(8);
 
 /// A network namespace without a name.
 #[derive(Clone)]
@@ -154,6 +154,7 @@ pub(crate) fn world(node: &Place) -> Place {
     let path = world.path();
     node.sh(&format!(
         "ip link add up0 type veth peer name out0 netns {}
+         echo 0 > /proc/sys/net/ipv6/conf/up0/accept_dad
          ip addr add 192.0.2.1/24 dev up0
          ip addr add 2001:db8::1/64 dev up0 nodad
          ip link set up0 up",
@@ -161,6 +162,7 @@ pub(crate) fn world(node: &Place) -> Place {
     ));
     world.sh(
         "ip link set lo up
+         echo 0 > /proc/sys/net/ipv6/conf/out0/accept_dad
          ip addr add 192.0.2.2/24 dev out0
          ip addr add 2001:db8::2/64 dev out0 nodad
          ip link set out0 up",

@@ -2,6 +2,14 @@
 //! and the world outside. They have no names, so they are gone with the test, however it ends.
 
 #[cfg(test)]
+mod cni;
+#[cfg(test)]
 mod lab;
 #[cfg(test)]
+mod leaks;
+#[cfg(test)]
+mod measure;
+#[cfg(test)]
 mod native;
+#[cfg(test)]
+mod sctp;

@@ -1,10 +1,8 @@
 //! The embedded network.
 
-use std::time::{Duration, Instant};
+use network::{Network, PortMapping, Protocol};
 
-use network::{Network, Protocol};
-
-use crate::lab::{self, Place, Pod, config, on_node, port, world};
+use crate::lab::{Pod, config, exchange, on_node, port, request, world};
 
 #[test]
 fn pods_reach_each_other_and_the_node_in_both_families() {
@@ -86,37 +84,109 @@ fn a_host_port_is_reached_from_everywhere() {
     });
 }
 
-/// The goal is 1.5 ms on the quiet machine (`--ignored --nocapture` shows the figures); the bound here only catches a
-/// step that waits.
 #[test]
-#[ignore = "a measurement"]
-fn an_attach_waits_for_nothing() {
+fn a_bridge_that_calls_netfilter_or_not_makes_no_difference() {
+    for call in [0, 1] {
+        on_node(move |node| async move {
+            let _world = world(&node);
+            node.sh(&format!(
+                "ip link add br0 type bridge; ip link set br0 up
+                 for f in iptables ip6tables; do
+                   test ! -e /proc/sys/net/bridge/bridge-nf-call-$f || echo {call} > /proc/sys/net/bridge/bridge-nf-call-$f
+                 done"
+            ));
+            let network = Network::start(config()).await.unwrap();
+            let one = Pod::new(&network, 1, &[port(Protocol::Tcp, 8080, 80)]).await;
+            let two = Pod::new(&network, 2, &[]).await;
+            one.place.serve_tcp(80);
+            // A service as kube-proxy makes it: its address leads to a pod, for neighbours too.
+            node.sh(&format!(
+                "nft add table ip svc
+                 nft add chain ip svc pre '{{ type nat hook prerouting priority dstnat; }}'
+                 nft add rule ip svc pre ip daddr 10.96.0.1 tcp dport 80 dnat to {}:80",
+                one.address(false)
+            ));
+            assert_eq!(two.place.ask_tcp("192.0.2.1", 8080).unwrap(), two.address(false));
+            assert_eq!(two.place.ask_tcp("10.96.0.1", 80).unwrap(), two.address(false));
+            assert_eq!(two.place.ask_tcp(&one.address(false), 80).unwrap(), two.address(false));
+        });
+    }
+}
+
+#[test]
+fn pods_of_two_nodes_with_routes_reach_each_other_by_address() {
+    on_node(|one| async move {
+        let two = world(&one);
+        one.sh("ip route add 10.12.0.0/24 via 192.0.2.2; ip route add fd12::/64 via 2001:db8::2");
+        two.sh("ip route add 10.11.0.0/24 via 192.0.2.1; ip route add fd11::/64 via 2001:db8::1");
+        let node = |n: u8| {
+            let mut config = config();
+            let ranges = [format!("10.1{n}.0.0/24"), format!("fd1{n}::/64")];
+            config.native.pod_cidrs = ranges.iter().map(|r| r.parse().unwrap()).collect();
+            config.native.non_masquerade_cidrs =
+                vec!["10.0.0.0/8".parse().unwrap(), "fd00::/8".parse().unwrap()];
+            config
+        };
+        let here = Network::start(node(1)).await.unwrap();
+        let mine = Pod::new(&here, 1, &[]).await;
+        mine.place.serve_tcp(80);
+        let mine = (mine.place.clone(), [mine.address(false), mine.address(true)]);
+        let there = two.clone();
+        let work = move || {
+            let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
+            runtime.block_on(async {
+                let network = Network::start(node(2)).await.unwrap();
+                let theirs = Pod::new(&network, 1, &[]).await;
+                theirs.place.serve_tcp(80);
+                for ipv6 in [false, true] {
+                    let (a, b) = (&mine.1[usize::from(ipv6)], theirs.address(ipv6));
+                    assert_eq!(theirs.place.ask_tcp(a, 80).unwrap(), b);
+                    assert_eq!(&mine.0.ask_tcp(&b, 80).unwrap(), a);
+                }
+                // An address that no pod has is answered at once and does not go to and fro.
+                let unused = theirs.place.ask_tcp("10.11.0.99", 80).unwrap_err();
+                assert_eq!(unused.kind(), std::io::ErrorKind::HostUnreachable, "{unused}");
+            });
+        };
+        there.inside(work);
+    });
+}
+
+#[test]
+fn the_loopback_of_the_node_is_not_reached_from_a_wire() {
     on_node(|node| async move {
-        let _world = world(&node);
+        let world = world(&node);
         let network = Network::start(config()).await.unwrap();
-        let kinds = [
-            ("no ports", vec![]),
-            ("a tcp port", vec![port(Protocol::Tcp, 8080, 80)]),
-            ("a udp port", vec![port(Protocol::Udp, 5353, 53)]),
-        ];
-        for (what, ports) in kinds {
-            let (mut attach, mut detach) = (Vec::new(), Vec::new());
-            for n in 0..100u8 {
-                let place = Place::new();
-                let intent = network.plan(&lab::request(n, &ports)).unwrap();
-                let start = Instant::now();
-                let attachment = network.attach(&intent, &place.netns()).await.unwrap();
-                attach.push(start.elapsed());
-                let start = Instant::now();
-                network.detach(&attachment.intent, None).await.unwrap();
-                detach.push(start.elapsed());
-            }
-            for (verb, times) in [("attach", &mut attach), ("detach", &mut detach)] {
-                times.sort();
-                let (median, high) = (times[times.len() / 2], times[times.len() * 9 / 10]);
-                println!("{verb} with {what}: median {median:?}, p90 {high:?}");
-                assert!(median < Duration::from_millis(60), "{verb}: {median:?}");
-            }
+        let pod = Pod::new(&network, 1, &[port(Protocol::Udp, 5353, 53)]).await;
+        node.serve_udp(7000, "node");
+        assert!(node.ask_udp("127.0.0.1", 7000).is_ok());
+        // Both are routers that lie: 127.0.0.1 is said to be behind the node.
+        let lie = "ip route flush table local; sysctl -qw net.ipv4.conf.all.route_localnet=1";
+        pod.place.sh(&format!("{lie}; ip route add 127.0.0.1 via 169.254.1.1 dev eth0 onlink"));
+        world.sh(&format!("{lie}; ip route add 127.0.0.1 via 192.0.2.1 dev out0"));
+        for from in [&pod.place, &world] {
+            let socket = from.udp_client("0.0.0.0");
+            assert!(exchange(&socket, "127.0.0.1", 7000).is_err());
         }
+        let dropped = node.sh("nstat -az IpInReceives | tail -1");
+        assert!(!dropped.is_empty());
+    });
+}
+
+#[test]
+fn a_host_port_on_one_address_is_on_that_address_only() {
+    on_node(|node| async move {
+        let world = world(&node);
+        node.sh("ip addr add 192.0.2.9/24 dev up0");
+        let network = Network::start(config()).await.unwrap();
+        let at = |ip: &str, to| PortMapping { host_ip: Some(ip.parse().unwrap()), ..port(Protocol::Tcp, 8080, to) };
+        let pod = Pod::new(&network, 1, &[at("192.0.2.9", 80), at("127.0.0.1", 81)]).await;
+        pod.place.serve_tcp(80);
+        pod.place.serve_tcp(81);
+        assert!(world.ask_tcp("192.0.2.9", 8080).is_ok());
+        assert!(world.ask_tcp("192.0.2.1", 8080).is_err());
+        assert!(node.ask_tcp("127.0.0.1", 8080).is_ok());
+        let refused = network.plan(&request(2, &[port(Protocol::Tcp, 8080, 80)])).unwrap_err();
+        assert_eq!(refused.kind(), names::Kind::Refused);
     });
 }
