@@ -137,13 +137,17 @@ impl Container {
         Created { pid: born.pid, uid: born.uid, gid: born.gid, groups: born.groups }
     }
 
-    pub(crate) fn state(&self) -> ContainerState {
+    /// None: it is on its way out.
+    pub(crate) fn state(&self) -> Option<ContainerState> {
+        if self.failed || matches!(self.phase, Phase::Leaving) {
+            return None;
+        }
         let born = self.born.clone().unwrap_or_default();
         let exited = match &self.phase {
             Phase::Exited(exited) => Some(exited.clone()),
             _ => None,
         };
-        ContainerState {
+        Some(ContainerState {
             container_id: self.id.clone(),
             pid: self.alive().map_or(0, Pid::as_raw),
             started: self.started_at.is_some(),
@@ -153,7 +157,7 @@ impl Container {
             uid: born.uid,
             gid: born.gid,
             groups: born.groups,
-        }
+        })
     }
 }
 

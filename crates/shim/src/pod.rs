@@ -72,6 +72,8 @@ impl Pod {
         let null = null.map_err(|error| Errno::from_raw(error.raw_os_error().unwrap_or(0)))?;
         let (poll, logs) = (Poll::new()?, Logs::new()?);
         let Inherited { listen, birth, exits } = inherited;
+        // Whoever has knocked may be gone again.
+        start::set_nonblocking(&listen)?;
         poll.read(&listen, Token::Listen)?;
         poll.read(&birth, Token::Birth)?;
         poll.read(&signals, Token::Signals)?;

@@ -73,7 +73,7 @@ impl Pod {
             version: wire::VERSION,
             pid: Pid::this().as_raw(),
             committed: self.birth.is_none(),
-            containers: self.containers.iter().map(Container::state).collect(),
+            containers: self.containers.iter().filter_map(Container::state).collect(),
             init_pid: self.namespaces.as_ref().and_then(|n| n.init).map_or(0, Pid::as_raw),
         };
         Ok(Some((Body::State(state), Vec::new())))

@@ -21,6 +21,7 @@ use crate::output::now;
 use crate::poll::Token;
 
 const STAGE: &str = "start";
+/// In a directory of the container's id within its bundle, which is where libcontainer keeps its state.
 const SOCKET: &str = "notify.sock";
 /// What libcontainer's own client says; its server reads to the end and looks at nothing.
 const WORD: &[u8] = b"start container";
@@ -45,10 +46,10 @@ impl Pod {
                 ));
             }
         }
-        notify(&container.bundle).map_err(|error| {
-            let place =
-                format_args!("waking the container at {}/{SOCKET}: {error}", container.bundle);
-            failure(Kind::Internal, STAGE, place)
+        let directory = format!("{}/{id}", container.bundle);
+        notify(&directory).map_err(|error| {
+            let text = format_args!("waking the container at {directory}/{SOCKET}: {error}");
+            failure(Kind::Internal, STAGE, text)
         })?;
         container.phase = Phase::Starting(ticket);
         let number = container.number;
@@ -92,9 +93,9 @@ impl Pod {
 }
 
 /// Says the word. The path of the socket may be longer than an address holds, so its directory is opened first.
-fn notify(bundle: &str) -> io::Result<()> {
+fn notify(directory: &str) -> io::Result<()> {
     let flags = libc::O_PATH | libc::O_DIRECTORY;
-    let directory = File::options().read(true).custom_flags(flags).open(bundle)?;
+    let directory = File::options().read(true).custom_flags(flags).open(directory)?;
     let kinds = (AddressFamily::Unix, SockType::Stream);
     let stream = socket(kinds.0, kinds.1, SockFlag::SOCK_CLOEXEC | SockFlag::SOCK_NONBLOCK, None)?;
     let path = format!("/proc/self/fd/{}/{SOCKET}", directory.as_raw_fd());

@@ -1,0 +1,49 @@
+//! What a shim costs, before and after work.
+
+use std::path::PathBuf;
+
+use wire::v1::Exec;
+
+use crate::rig::{Rig, wait_until};
+
+#[test]
+fn memory_does_not_grow_with_execs_and_logs() {
+    // The build that ships is the one to measure; the debug build must not grow either.
+    let shipped = std::env::var_os("FERROPOD_SHIM").map(PathBuf::from);
+    let rig = shipped.as_deref().map_or_else(Rig::new, Rig::of);
+    let (mut daemon, _) = rig.connect();
+    daemon.done(wire::v1::envelope::Body::Commit(wire::v1::Commit {}));
+    let round = |daemon: &mut crate::rig::Daemon, n: usize| {
+        for e in 0..20 {
+            let request = Exec {
+                exec_id: format!("{n}-{e}"),
+                container_id: "c".into(),
+                no_cgroup_fd: true,
+                ..Exec::default()
+            };
+            daemon.exec(request, "true", &[]);
+            daemon.exec_exited();
+        }
+        let id = format!("flood{n}");
+        rig.run(
+            daemon,
+            &id,
+            "yes 'a line of a log that goes on and on' | head -c 3000000; yes '' | head -c 300000",
+        );
+        daemon.exited();
+        wait_until("the log", || rig.log(&id).lines().count() > 300_000);
+        daemon.forget(&id);
+    };
+    rig.run(&mut daemon, "c", "exec sleep 600");
+    let fresh = rig.pss_kib();
+    round(&mut daemon, 0);
+    let once = rig.pss_kib();
+    for n in 1..5 {
+        round(&mut daemon, n);
+    }
+    let often = rig.pss_kib();
+    println!(
+        "PSS KiB: {fresh} with a container, {once} after work, {often} after five times the work"
+    );
+    assert!(often <= once + 16, "{once} -> {often} KiB");
+}
