@@ -65,6 +65,15 @@ impl Bench {
     fn times(&self, whole: usize) -> usize {
         if self.quick { (whole / 6).max(3) } else { whole }
     }
+
+    /// A part that broke off is told, its pods are removed, and the other parts are measured all the same.
+    async fn settle(&self, part: &str, result: Result<()>, broken: &mut Vec<String>) -> Result<()> {
+        if let Err(error) = result {
+            broken.push(format!("{part}: {error:#}"));
+            self.client.remove_all().await?;
+        }
+        Ok(())
+    }
 }
 
 pub(crate) async fn run(args: Args) -> Result<Verdict> {
@@ -90,11 +99,11 @@ pub(crate) async fn run(args: Args) -> Result<Verdict> {
     let template = args.template.clone();
     let mut bench = Bench { client, template, pids, quick: args.quick, figures };
     bench.client.pull_when_missing(&bench.template.image()).await?;
-    measure(&mut bench, recipe.as_ref(), &mut daemon, args.big.as_deref()).await?;
+    let broken = measure(&mut bench, recipe.as_ref(), &mut daemon, args.big.as_deref()).await?;
     if let Some(daemon) = daemon {
         daemon.stop().await?;
     }
-    finish(&args, &bench.figures)
+    finish(&args, &bench.figures, &broken)
 }
 
 async fn measure(
@@ -102,9 +111,12 @@ async fn measure(
     recipe: Option<&Recipe>,
     daemon: &mut Option<Daemon>,
     big: Option<&str>,
-) -> Result<()> {
-    life::measure(bench).await?;
-    load::cycles(bench).await?;
+) -> Result<Vec<String>> {
+    let mut broken = Vec::new();
+    let lives = life::measure(bench).await;
+    bench.settle("one at a time", lives, &mut broken).await?;
+    let cycles = load::cycles(bench).await;
+    bench.settle("eight at once", cycles, &mut broken).await?;
     // A fresh daemon, so that its memory is that of its pods.
     if let (Some(recipe), Some(old)) = (recipe, daemon.take()) {
         old.stop().await?;
@@ -113,11 +125,13 @@ async fn measure(
         bench.pids = [new.pid].into();
         *daemon = Some(new);
     }
-    memory::measure(bench).await?;
+    let fifty = memory::measure(bench).await;
+    bench.settle("fifty pods", fifty, &mut broken).await?;
     if let Some(big) = big {
-        pull::measure(bench, big).await?;
+        let pulls = pull::measure(bench, big).await;
+        bench.settle("pulls", pulls, &mut broken).await?;
     }
-    Ok(())
+    Ok(broken)
 }
 
 async fn starts(recipe: &Recipe, times: usize, figures: &mut Figures) -> Result<()> {
@@ -129,16 +143,17 @@ async fn starts(recipe: &Recipe, times: usize, figures: &mut Figures) -> Result<
     Ok(())
 }
 
-fn finish(args: &Args, figures: &Figures) -> Result<Verdict> {
+fn finish(args: &Args, figures: &Figures, broken: &[String]) -> Result<Verdict> {
     say(figures.table());
+    broken.iter().for_each(say);
     if let Some(path) = &args.json {
         figures.write_json(path)?;
     }
     let missed = figures.missed_by_twice();
     if !missed.is_empty() {
-        say(format_args!("main goals missed by more than twice: {}", missed.join(", ")));
+        say(format_args!("main goals missed by more than twice: {}", missed.join("; ")));
     }
-    Ok(Verdict::of(!args.strict || missed.is_empty()))
+    Ok(Verdict::of(broken.is_empty() && (!args.strict || missed.is_empty())))
 }
 
 /// How long the future took, when it succeeded.

@@ -2,6 +2,7 @@
 
 use std::time::Duration;
 
+use crate::request::NAMESPACE;
 use anyhow::{Context, Result, anyhow};
 use cri_proto::cri::image_service_client::ImageServiceClient;
 use cri_proto::cri::runtime_service_client::RuntimeServiceClient;
@@ -130,6 +131,17 @@ impl Client {
         Ok(())
     }
 
+    /// Removes every pod that these tests made and left.
+    pub(crate) async fn remove_all(&self) -> Result<()> {
+        for pod in self.pods().await? {
+            if pod.metadata.is_some_and(|metadata| metadata.namespace == NAMESPACE) {
+                self.stop_pod(&pod.id).await?;
+                self.remove_pod(&pod.id).await?;
+            }
+        }
+        Ok(())
+    }
+
     pub(crate) async fn events(&self) -> Result<Streaming<ContainerEventResponse>> {
         let mut client = self.runtime.clone();
         bounded(
@@ -148,17 +160,22 @@ async fn bounded<T>(
 ) -> Result<T> {
     match tokio::time::timeout(bound, call).await {
         Ok(Ok(reply)) => Ok(reply.into_inner()),
-        Ok(Err(status)) => {
-            let said = format!("{name}: {:?}: {}", status.code(), status.message());
-            Err(anyhow::Error::new(status).context(said))
-        }
+        Ok(Err(status)) => Err(Refused { call: name.to_owned(), status: Box::new(status) }.into()),
         Err(_) => Err(anyhow!("{name}: no answer in {bound:?}")),
     }
 }
 
+/// A call that was answered with an error, or that was cut.
+#[derive(Debug, thiserror::Error)]
+#[error("{call}: {:?}: {}", status.code(), status.message())]
+struct Refused {
+    call: String,
+    status: Box<Status>,
+}
+
 /// Whether the connection failed, so that nobody knows what became of the call.
 pub(crate) fn is_cut(error: &anyhow::Error) -> bool {
-    let Some(status) = error.downcast_ref::<Status>() else { return false };
+    let Some(Refused { status, .. }) = error.downcast_ref() else { return false };
     let by_transport = std::error::Error::source(status).is_some();
     by_transport || matches!(status.code(), Code::Unavailable | Code::Cancelled)
 }

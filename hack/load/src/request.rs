@@ -13,6 +13,9 @@ use cri_proto::cri::{
 /// In the environment of every container's process, so that it is known from the runtime's own.
 pub(crate) const MARK: &str = "FERROPOD_LOAD";
 
+/// Of all pods of these tests.
+pub(crate) const NAMESPACE: &str = "load";
+
 /// What all pods of a run have in common.
 #[derive(Debug, Clone, Args)]
 pub(crate) struct Template {
@@ -36,7 +39,7 @@ impl Template {
             metadata: Some(PodSandboxMetadata {
                 name: name.to_owned(),
                 uid: format!("uid-{name}"),
-                namespace: "load".to_owned(),
+                namespace: NAMESPACE.to_owned(),
                 attempt,
             }),
             hostname: name.to_owned(),
