@@ -134,6 +134,7 @@ fn image_options(config: &Config) -> image::Options {
             bytes: from.max_layer_size.bytes(),
             depth: from.max_layer_depth,
             ratio: from.max_layer_ratio,
+            ..image::TarLimits::default()
         },
     }
 }

@@ -51,12 +51,12 @@ pub(super) async fn run(
         node.cgroups.exec_place(&pod, &container, &exec).map_err(|e| fault(e.kind(), &e))
     })
     .await?;
-    let done = exec(shim, &order, &id, (cgroup, &place)).await;
+    let done = attend(shim, &order, &id, (cgroup, &place)).await;
     release(&shim.node, place);
     done
 }
 
-async fn exec(
+async fn attend(
     shim: &LiveShim,
     order: &ExecOrder,
     id: &ExecId,
@@ -71,7 +71,10 @@ async fn exec(
     let mut output = ExecOutput::default();
     let exited = {
         let pump = async {
-            tokio::join!(fill(&mut stdout, &mut output.stdout), fill(&mut stderr, &mut output.stderr))
+            tokio::join!(
+                fill(&mut stdout, &mut output.stdout),
+                fill(&mut stderr, &mut output.stderr)
+            )
         };
         tokio::pin!(pump);
         tokio::pin!(ended);

@@ -1,55 +1,57 @@
 //! What the node is, gathered once at the start.
 
+use std::collections::BTreeSet;
+use std::path::Path;
+
 use anyhow::Context;
 use host::cgroup::{Cgroups, Layout};
-use spec::{NodeFacts, Rlimit};
+use spec::{CgroupLayout, NodeFacts, Rlimit};
 
-use super::place::text;
 use crate::config::Config;
 
-/// Capabilities by number, as <linux/capability.h> has them.
+/// Capabilities by number, as <linux/capability.h> has them, without `CAP_`.
 const CAPABILITIES: [&str; 41] = [
-    "CAP_CHOWN",
-    "CAP_DAC_OVERRIDE",
-    "CAP_DAC_READ_SEARCH",
-    "CAP_FOWNER",
-    "CAP_FSETID",
-    "CAP_KILL",
-    "CAP_SETGID",
-    "CAP_SETUID",
-    "CAP_SETPCAP",
-    "CAP_LINUX_IMMUTABLE",
-    "CAP_NET_BIND_SERVICE",
-    "CAP_NET_BROADCAST",
-    "CAP_NET_ADMIN",
-    "CAP_NET_RAW",
-    "CAP_IPC_LOCK",
-    "CAP_IPC_OWNER",
-    "CAP_SYS_MODULE",
-    "CAP_SYS_RAWIO",
-    "CAP_SYS_CHROOT",
-    "CAP_SYS_PTRACE",
-    "CAP_SYS_PACCT",
-    "CAP_SYS_ADMIN",
-    "CAP_SYS_BOOT",
-    "CAP_SYS_NICE",
-    "CAP_SYS_RESOURCE",
-    "CAP_SYS_TIME",
-    "CAP_SYS_TTY_CONFIG",
-    "CAP_MKNOD",
-    "CAP_LEASE",
-    "CAP_AUDIT_WRITE",
-    "CAP_AUDIT_CONTROL",
-    "CAP_SETFCAP",
-    "CAP_MAC_OVERRIDE",
-    "CAP_MAC_ADMIN",
-    "CAP_SYSLOG",
-    "CAP_WAKE_ALARM",
-    "CAP_BLOCK_SUSPEND",
-    "CAP_AUDIT_READ",
-    "CAP_PERFMON",
-    "CAP_BPF",
-    "CAP_CHECKPOINT_RESTORE",
+    "CHOWN",
+    "DAC_OVERRIDE",
+    "DAC_READ_SEARCH",
+    "FOWNER",
+    "FSETID",
+    "KILL",
+    "SETGID",
+    "SETUID",
+    "SETPCAP",
+    "LINUX_IMMUTABLE",
+    "NET_BIND_SERVICE",
+    "NET_BROADCAST",
+    "NET_ADMIN",
+    "NET_RAW",
+    "IPC_LOCK",
+    "IPC_OWNER",
+    "SYS_MODULE",
+    "SYS_RAWIO",
+    "SYS_CHROOT",
+    "SYS_PTRACE",
+    "SYS_PACCT",
+    "SYS_ADMIN",
+    "SYS_BOOT",
+    "SYS_NICE",
+    "SYS_RESOURCE",
+    "SYS_TIME",
+    "SYS_TTY_CONFIG",
+    "MKNOD",
+    "LEASE",
+    "AUDIT_WRITE",
+    "AUDIT_CONTROL",
+    "SETFCAP",
+    "MAC_OVERRIDE",
+    "MAC_ADMIN",
+    "SYSLOG",
+    "WAKE_ALARM",
+    "BLOCK_SUSPEND",
+    "AUDIT_READ",
+    "PERFMON",
+    "BPF",
+    "CHECKPOINT_RESTORE",
 ];
 
 /// Recursive read-only mounts came with `mount_setattr`, in Linux 5.12.
@@ -57,34 +59,45 @@ const RECURSIVE_READ_ONLY: (u32, u32) = (5, 12);
 
 pub(super) fn gather(config: &Config, cgroups: &Cgroups) -> anyhow::Result<NodeFacts> {
     let bounding = bounding()?;
-    let may_raise = bounding.iter().any(|cap| cap == "CAP_SYS_RESOURCE");
+    let may_raise = bounding.iter().any(|cap| cap == "SYS_RESOURCE");
     Ok(NodeFacts {
-        layout: match cgroups.layout() {
-            Layout::V1 => spec::Layout::V1,
-            Layout::Hybrid => spec::Layout::Hybrid,
-            Layout::V2 => spec::Layout::V2,
+        cgroups: match cgroups.layout() {
+            Layout::V1 => CgroupLayout::V1,
+            Layout::Hybrid => CgroupLayout::Hybrid,
+            Layout::V2 => CgroupLayout::V2,
         },
-        default_capabilities: config.runtime.capabilities.iter().map(|c| full_name(c)).collect(),
+        hierarchies: cgroups.v1().iter().filter_map(|h| file_name(h.point())).collect(),
+        swap_limits: swap_limits(cgroups),
+        hugetlb: cgroups.v1().iter().any(|h| h.controllers().iter().any(|c| c == "hugetlb"))
+            || cgroups.layout() == Layout::V2,
+        default_capabilities: config.runtime.capabilities.iter().map(|c| short_name(c)).collect(),
         rlimits: rlimits(config, may_raise)?,
         lowest_oom_score_adj: if may_raise { -1000 } else { own_oom_score_adj()? },
         hostname: line("/proc/sys/kernel/hostname")?,
-        machine: std::env::consts::ARCH.to_owned(),
         recursive_read_only: host::proc::kernel().is_some_and(|v| v >= RECURSIVE_READ_ONLY),
-        v1_mount_points: cgroups.v1().iter().map(|h| text(h.point())).collect(),
-        default_seccomp: default_seccomp(config)?,
         bounding,
     })
 }
 
-fn bounding() -> anyhow::Result<Vec<String>> {
+fn bounding() -> anyhow::Result<BTreeSet<String>> {
     let bits = host::proc::bounding_capabilities().context("bounding capabilities")?;
     let names = CAPABILITIES.iter().enumerate();
     Ok(names.filter(|(n, _)| bits & (1 << n) != 0).map(|(_, name)| (*name).to_owned()).collect())
 }
 
-fn full_name(name: &str) -> String {
+fn short_name(name: &str) -> String {
     let upper = name.to_ascii_uppercase();
-    if upper.starts_with("CAP_") { upper } else { format!("CAP_{upper}") }
+    upper.strip_prefix("CAP_").map_or(upper.clone(), str::to_owned)
+}
+
+fn file_name(path: &Path) -> Option<String> {
+    Some(path.file_name()?.to_string_lossy().into_owned())
+}
+
+/// v1: the memory hierarchy counts memory and swap together only when the kernel was told to.
+fn swap_limits(cgroups: &Cgroups) -> bool {
+    let memory = cgroups.v1().iter().find(|h| h.controllers().iter().any(|c| c == "memory"));
+    memory.is_none_or(|h| h.point().join("memory.memsw.limit_in_bytes").exists())
 }
 
 /// Limits within what this daemon may set: without `CAP_SYS_RESOURCE` its own hard limit is the highest.
@@ -124,17 +137,8 @@ fn own_hard(limits: &str, name: &str) -> Option<u64> {
     if hard == "unlimited" { Some(u64::MAX) } else { hard.parse().ok() }
 }
 
-fn own_oom_score_adj() -> anyhow::Result<i64> {
+fn own_oom_score_adj() -> anyhow::Result<i32> {
     line("/proc/self/oom_score_adj")?.parse().context("/proc/self/oom_score_adj")
-}
-
-fn default_seccomp(config: &Config) -> anyhow::Result<Option<String>> {
-    let path = &config.runtime.seccomp_profile;
-    if path.as_os_str().is_empty() {
-        return Ok(None);
-    }
-    let json = std::fs::read_to_string(path);
-    json.map(Some).with_context(|| format!("runtime.seccomp_profile {}", path.display()))
 }
 
 fn line(path: &str) -> anyhow::Result<String> {
@@ -158,7 +162,7 @@ mod tests {
 
     #[test]
     fn capabilities_may_be_named_short() {
-        assert_eq!(full_name("net_raw"), "CAP_NET_RAW");
-        assert_eq!(full_name("CAP_KILL"), "CAP_KILL");
+        assert_eq!(short_name("net_raw"), "NET_RAW");
+        assert_eq!(short_name("CAP_KILL"), "KILL");
     }
 }

@@ -10,7 +10,7 @@ use std::time::Duration;
 
 use engine::world::{Connected, CreateOrder, ExecOrder, ExecOutput, Held as HeldContainer};
 use engine::world::{Shim, ShimEvent, ShimEvents, Shims};
-use host::seal::Sealed;
+use host::seal::{self, Sealed};
 use host::shim::{Client, ConnectError, Event, RequestError};
 use host::spawn::{ShimProcess, SpawnShim};
 use names::{ContainerId, ExecId, Kind, SandboxId};
@@ -42,7 +42,7 @@ impl Programs {
     /// Reads both from the directory that the configuration names, or this program's own.
     pub(crate) fn seal(config: &Config) -> anyhow::Result<Self> {
         let dir = config.programs().ok_or_else(|| anyhow::anyhow!("no directory of programs"))?;
-        let sealed = Sealed::new(&dir.join("ferropod-shim"), &dir.join("ferropod-launch"))?;
+        let sealed = seal::seal(&dir.join("ferropod-shim"), &dir.join("ferropod-launch"))?;
         Ok(Self { sealed })
     }
 }
@@ -127,7 +127,8 @@ impl Shims for Node {
         let (node, id) = (self.clone(), sandbox.id.clone());
         let cgroup = self.pod_cgroup_of(sandbox)?;
         let (process, birth) = blocking(move || spawn(&node, &id, &cgroup)).await?;
-        let (client, _, told) = connect(self, &sandbox.id).await.map_err(|e| fault(e.kind(), &e))?;
+        let (client, _, told) =
+            connect(self, &sandbox.id).await.map_err(|e| fault(e.kind(), &e))?;
         Ok(keep(self, sandbox, client, process, Some(birth), (told, events)))
     }
 
@@ -187,7 +188,7 @@ fn spawn(
         .map_err(io("make the exit file in"))?;
     let place = node.cgroups.open_place(&cgroup.shim()).map_err(|e| fault(e.kind(), &e))?;
     let process = host::spawn::spawn_shim(&SpawnShim {
-        program: node.programs.sealed.shim(),
+        program: node.programs.sealed.shim.as_fd(),
         sandbox: id,
         listener: listener.as_fd(),
         birth: theirs.as_fd(),
@@ -204,7 +205,7 @@ async fn connect(node: &Node, id: &SandboxId) -> Result<(Client, v1::State, Told
     let (sender, told) = mpsc::unbounded_channel();
     let dir = std::fs::File::open(node.places.pod(id))
         .map_err(|source| ConnectError::Gone { name: SOCKET.to_owned(), source })?;
-    let launch = node.programs.sealed.launch();
+    let launch = node.programs.sealed.launch.as_fd();
     let (client, state) = Client::connect(dir.as_fd(), SOCKET, PATIENCE, launch, sender).await?;
     Ok((client, state, told))
 }
@@ -302,7 +303,8 @@ impl Shim for LiveShim {
     }
 
     async fn state(&self) -> Result<Vec<HeldContainer>, Fault> {
-        let state = self.client.hello(self.node.programs.sealed.launch()).await.map_err(asked)?;
+        let state =
+            self.client.hello(self.node.programs.sealed.launch.as_fd()).await.map_err(asked)?;
         Ok(state.containers.iter().filter_map(held).collect())
     }
 
@@ -364,9 +366,13 @@ impl Shim for LiveShim {
 
 fn create_job(node: &Node, order: &CreateOrder) -> Result<v1::CreateJob, Fault> {
     let id = &order.container.id;
-    let json = serde_json::to_vec(&order.built.spec)
-        .map_err(|error| Fault::new(Kind::Internal, format!("specification: {error}")))?;
+    let json = order.built.json().map_err(|e| fault(e.kind(), &e))?;
     let user = order.built.user.clone();
+    let devices = order.built.devices.iter().cloned().map(|device| v1::Device {
+        container_path: device.container_path,
+        host_path: device.host_path,
+        permissions: device.permissions,
+    });
     Ok(v1::CreateJob {
         container_id: id.to_string(),
         bundle: text(&node.places.bundle(id)),
@@ -380,14 +386,16 @@ fn create_job(node: &Node, order: &CreateOrder) -> Result<v1::CreateJob, Fault> 
         user: Some(v1::User {
             image_user: user.image_user,
             uid: user.uid,
-            name: user.name.unwrap_or_default(),
+            name: user.name,
             gid: user.gid,
             groups: user.groups,
             strict_groups: user.strict_groups,
         }),
         seccomp_cache: node.places.seccomp(),
         deny_missing: Vec::new(),
-        set_home: order.built.set_home,
+        set_home: true,
+        devices: devices.collect(),
+        all_devices: order.built.all_devices,
     })
 }
 

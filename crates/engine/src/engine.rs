@@ -234,7 +234,6 @@ impl<W: World> Engine<W> {
             _ => None,
         };
         let place = world.place(sandbox, id);
-        let devices = world.devices(&config).await?;
         let built = spec::build(&spec::Request {
             sandbox: &sandbox.config,
             sandbox_id: &sandbox.id,
@@ -243,7 +242,6 @@ impl<W: World> Engine<W> {
             image: &pinned.config,
             node: world.facts(),
             place: &place,
-            devices: &devices,
             localhost_profile: localhost_profile.as_deref(),
         })
         .map_err(|error| EngineError::Failed(Fault::new(error.kind(), error.to_string())))?;

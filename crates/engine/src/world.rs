@@ -8,7 +8,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use names::{ContainerId, ImageId, SandboxId};
-use pod::config::{ContainerConfig, Resources};
+use pod::config::Resources;
 use pod::step::Fault;
 use pod::{Claim, Container, Exit, Sandbox, Time, User};
 use tokio::sync::mpsc;
@@ -33,8 +33,6 @@ pub trait Host: Send + Sync + 'static {
     fn facts(&self) -> &spec::NodeFacts;
     /// The paths of a container that will be made: computed, not made.
     fn place(&self, sandbox: &Sandbox, id: &ContainerId) -> spec::Place;
-    /// The device nodes that a container asks for: those listed, all of the host's when it is privileged.
-    fn devices(&self, config: &ContainerConfig) -> impl Doing<Vec<spec::DeviceNode>>;
     /// The JSON of a `Localhost` seccomp profile.
     fn seccomp_profile(&self, path: &str) -> impl Doing<String>;
     /// Makes one of `Files`, `Cgroup`, `Shm` hold.
