@@ -19,9 +19,9 @@ use serde_json::{Map, Value, json};
 use crate::{Cidr, CniConfig, PlanError, PluginError, Request};
 
 use conf::{NetworkList, Since, plugin_type};
-use run::{Call, Verb};
 pub(crate) use plugins::Plugins;
 use run::find;
+use run::{Call, Verb};
 use watch::{Loaded, Watch};
 
 /// The interface that plugins make in the pod.
@@ -76,20 +76,20 @@ impl CniIntent {
     /// ADD of every plugin in order, each with the result of the one before; the last result.
     pub(crate) async fn add(&self, place: &Place<'_>) -> Result<Value, PluginError> {
         let list = self.list(Verb::Add)?;
-        let mut last = Value::Null;
+        let mut result_so_far = Value::Null;
         for plugin in &list.plugins {
-            let previous = (!last.is_null()).then_some(&last);
+            let previous = (!result_so_far.is_null()).then_some(&result_so_far);
             let printed = self.call(Verb::Add, &list, plugin, previous, place).await?;
             if !printed.is_null() {
-                last = result::for_version(&printed, &list.version);
+                result_so_far = result::for_version(&printed, &list.version);
             }
         }
-        if result::addresses(&last).is_empty() {
+        if result::addresses(&result_so_far).is_empty() {
             let plugin = list.plugins.last().and_then(plugin_type).unwrap_or_default().to_owned();
             let reason = "it has no address for the pod".to_owned();
             return Err(PluginError::Result { plugin, command: Verb::Add.name(), reason });
         }
-        Ok(last)
+        Ok(result_so_far)
     }
 
     /// DEL of every plugin, last first; one that fails keeps no other from being called.
@@ -195,19 +195,23 @@ pub(crate) async fn collect(
     errors
 }
 
-/// The versions that a plugin says it speaks.
-pub(crate) async fn versions(config: &CniConfig, plugin: &str) -> Result<Vec<String>, PluginError> {
-    let call = Call {
-        verb: Verb::Version,
-        plugin,
-        bin_dirs: &config.bin_dirs,
-        timeout: config.timeout,
-        config: json!({"cniVersion": "1.0.0"}),
-        environment: Vec::new(),
-    };
-    let said = call.run().await?;
-    let list = said.get("supportedVersions").and_then(Value::as_array);
-    Ok(list.into_iter().flatten().filter_map(Value::as_str).map(str::to_owned).collect())
+/// What lies in the directory, for a report: the network's name, nothing, or what is wrong with it.
+pub(crate) fn trouble_of(config: &CniConfig) -> Result<String, Option<String>> {
+    match Watch::new(config.config_dir.clone()).current() {
+        Loaded::Nothing => Err(None),
+        Loaded::Broken(reason) => Err(Some(reason)),
+        Loaded::Ready { source, list, .. } => match missing(config, &list) {
+            Some(missing) => Err(Some(missing)),
+            None => Ok(format!("{} ({})", list.name, source.display())),
+        },
+    }
+}
+
+/// The first program that the network needs and that is nowhere.
+fn missing(config: &CniConfig, list: &NetworkList) -> Option<String> {
+    let dirs = &config.bin_dirs;
+    let missing = list.programs().find(|program| find(program, dirs).is_none())?;
+    Some(format!("cni plugin {missing:?} is in none of {dirs:?}"))
 }
 
 async fn node_call(

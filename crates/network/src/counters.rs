@@ -71,7 +71,10 @@ mod tests {
         let line = "  eth0: 1 2 3 4 5 6 7 8 9 10 11 12 13 14 15 16";
         let read = parse(line).unwrap();
         assert_eq!((read.name.as_str(), read.rx_bytes, read.rx_dropped), ("eth0", 1, 4));
-        assert_eq!((read.tx_bytes, read.tx_packets, read.tx_errors, read.tx_dropped), (9, 10, 11, 12));
+        assert_eq!(
+            (read.tx_bytes, read.tx_packets, read.tx_errors, read.tx_dropped),
+            (9, 10, 11, 12)
+        );
         assert!(parse("no counters here").is_none());
     }
 

@@ -5,8 +5,8 @@ use std::path::PathBuf;
 
 use names::{Kind, SandboxId};
 
-use crate::{ParseCidrError, PortMapping};
 use crate::netlink::NetlinkError;
+use crate::{ParseCidrError, PortMapping};
 
 /// A configuration that no network can be made of.
 #[derive(Debug, thiserror::Error)]
@@ -103,7 +103,9 @@ impl PlanError {
         match self {
             Self::NoAddress { .. } => Kind::Exhausted,
             Self::PortHeld { .. } => Kind::Refused,
-            Self::PortTwice { .. } | Self::NoSuchFamily(_) | Self::Bandwidth { .. } => Kind::Invalid,
+            Self::PortTwice { .. } | Self::NoSuchFamily(_) | Self::Bandwidth { .. } => {
+                Kind::Invalid
+            }
             Self::NoConfiguration(_) => Kind::Unavailable,
         }
     }
@@ -158,7 +160,9 @@ impl AttachError {
     pub fn kind(&self) -> Kind {
         match self {
             Self::Plugin { source, .. } => source.kind(),
-            Self::Kernel { .. } | Self::Enter { .. } | Self::Base(_) | Self::Thread(_) => Kind::Internal,
+            Self::Kernel { .. } | Self::Enter { .. } | Self::Base(_) | Self::Thread(_) => {
+                Kind::Internal
+            }
         }
     }
 }
@@ -212,7 +216,9 @@ impl DetachError {
     /// Its kind.
     pub fn kind(&self) -> Kind {
         match self {
-            Self::Plugins { errors, .. } => errors.first().map_or(Kind::Internal, PluginError::kind),
+            Self::Plugins { errors, .. } => {
+                errors.first().map_or(Kind::Internal, PluginError::kind)
+            }
             Self::Kernel { .. } | Self::Thread(_) => Kind::Internal,
         }
     }

@@ -15,7 +15,7 @@ const SUBSYSTEM: u16 = 10;
 const CREATE: u16 = 0x400;
 const APPEND: u16 = 0x800;
 
-/// A request of nf_tables.
+/// A request of `nf_tables`.
 #[derive(Debug, Clone, Copy)]
 enum Op {
     NewTable,

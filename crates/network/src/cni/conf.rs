@@ -7,8 +7,7 @@ use serde_json::{Map, Value};
 /// A configuration larger than this is not read.
 const LARGEST: u64 = 1024 * 1024;
 /// The versions of the specification that are spoken, oldest first.
-const VERSIONS: [&str; 7] =
-    ["0.1.0", "0.2.0", "0.3.0", "0.3.1", "0.4.0", "1.0.0", "1.1.0"];
+const VERSIONS: [&str; 7] = ["0.1.0", "0.2.0", "0.3.0", "0.3.1", "0.4.0", "1.0.0", "1.1.0"];
 
 /// A list of plugins. A single plugin's configuration is a list of one.
 #[derive(Debug, Clone, PartialEq)]
@@ -52,7 +51,9 @@ impl NetworkList {
             return Err(format!("name {name:?} contains '/'"));
         }
         let plugins: Vec<Map<String, Value>> = match top.get("plugins") {
-            Some(Value::Array(list)) => list.iter().filter_map(|p| p.as_object().cloned()).collect(),
+            Some(Value::Array(list)) => {
+                list.iter().filter_map(|p| p.as_object().cloned()).collect()
+            }
             Some(_) => return Err("plugins is no list".to_owned()),
             None => vec![top.clone()],
         };
@@ -62,8 +63,13 @@ impl NetworkList {
         for plugin in &plugins {
             plugin_type(plugin).ok_or("has a plugin without a type, or with a path as its type")?;
         }
-        let is_true = |key: &str| matches!(top.get(key), Some(Value::Bool(true)))
-            || top.get(key).and_then(Value::as_str).is_some_and(|s| s.eq_ignore_ascii_case("true"));
+        let is_true = |key: &str| {
+            matches!(top.get(key), Some(Value::Bool(true)))
+                || top
+                    .get(key)
+                    .and_then(Value::as_str)
+                    .is_some_and(|s| s.eq_ignore_ascii_case("true"))
+        };
         Ok(Self {
             name: name.to_owned(),
             version: version(top)?,
@@ -98,9 +104,8 @@ impl NetworkList {
     ) -> Value {
         let mut config = plugin.clone();
         let declared = config.remove("capabilities");
-        let wants = |name: &str| {
-            declared.as_ref().and_then(|d| d.get(name)) == Some(&Value::Bool(true))
-        };
+        let wants =
+            |name: &str| declared.as_ref().and_then(|d| d.get(name)) == Some(&Value::Bool(true));
         let given: Map<String, Value> = capabilities
             .iter()
             .filter(|(name, _)| wants(name))
@@ -132,7 +137,8 @@ fn version(top: &Map<String, Value>) -> Result<String, String> {
         return Ok("0.1.0".to_owned());
     }
     let best = named.filter(|v| rank(v).is_some()).max_by_key(|v| rank(v));
-    best.map(str::to_owned).ok_or_else(|| format!("cniVersion {:?} is not spoken", one.unwrap_or("")))
+    best.map(str::to_owned)
+        .ok_or_else(|| format!("cniVersion {:?} is not spoken", one.unwrap_or("")))
 }
 
 fn rank(version: &str) -> Option<usize> {
@@ -172,7 +178,7 @@ mod tests {
         let both = json!({"name": "n", "cniVersion": "0.4.0", "cniVersions": ["1.0.0", "9.0.0"], "plugins": plugins});
         assert_eq!(list(both).unwrap(), "1.0.0");
         assert_eq!(list(json!({"name": "n", "plugins": plugins})).unwrap(), "0.1.0");
-        assert!(list(json!({"name": "n", "cniVersion": "9.0.0", "plugins": plugins})).is_err());
+        list(json!({"name": "n", "cniVersion": "9.0.0", "plugins": plugins})).unwrap_err();
     }
 
     #[test]
@@ -197,7 +203,10 @@ mod tests {
         let given = json!({"portMappings": [1], "dns": {}});
         let given = given.as_object().unwrap();
         let first = list.for_plugin(&list.plugins[0], given, Map::new());
-        assert_eq!(first, json!({"type": "a", "name": "n", "cniVersion": "1.0.0", "runtimeConfig": {"portMappings": [1]}}));
+        assert_eq!(
+            first,
+            json!({"type": "a", "name": "n", "cniVersion": "1.0.0", "runtimeConfig": {"portMappings": [1]}})
+        );
         let second = list.for_plugin(&list.plugins[1], given, Map::new());
         assert_eq!(second, json!({"type": "b", "name": "n", "cniVersion": "1.0.0"}));
     }

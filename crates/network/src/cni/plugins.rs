@@ -13,7 +13,7 @@ use crate::{
     Request, native, thread,
 };
 
-use super::{Loaded, NetworkList, Place, Since, Watch, collect, find, status};
+use super::{Loaded, NetworkList, Place, Since, Watch, collect, missing, status};
 
 /// How long an answer to STATUS counts.
 const HEALTH: Duration = Duration::from_secs(10);
@@ -71,8 +71,8 @@ impl Plugins {
         let (of, at) = (sandbox.clone(), netns.clone());
         thread::run(move || native::loopback_up(&of, &at)).await.map_err(AttachError::Thread)??;
         let added = intent.add(&self.place(sandbox, Some(&netns.path))).await;
-        let result = added
-            .map_err(|source| AttachError::Plugin { sandbox: sandbox.clone(), source })?;
+        let result =
+            added.map_err(|source| AttachError::Plugin { sandbox: sandbox.clone(), source })?;
         Ok(CniIntent { result: Some(result), ..intent.clone() })
     }
 
@@ -121,9 +121,8 @@ impl Plugins {
             Loaded::Broken(reason) => return Some(format!("cni configuration {reason}")),
             Loaded::Ready { list, .. } => list,
         };
-        let dirs = &self.inner.config.bin_dirs;
-        if let Some(missing) = list.programs().find(|p| find(p, dirs).is_none()) {
-            return Some(format!("cni plugin {missing:?} is in none of {dirs:?}"));
+        if let Some(missing) = missing(&self.inner.config, &list) {
+            return Some(missing);
         }
         if !list.has(Since::Status) {
             return None;

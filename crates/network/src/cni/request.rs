@@ -37,13 +37,17 @@ pub(super) fn capabilities(
         give("portMappings", Value::Array(ports));
     }
     if let Some(dns) = &request.dns {
-        give("dns", json!({"servers": dns.servers, "searches": dns.searches, "options": dns.options}));
+        give(
+            "dns",
+            json!({"servers": dns.servers, "searches": dns.searches, "options": dns.options}),
+        );
     }
     if let Some(bandwidth) = bandwidth(&request.annotations)? {
         give("bandwidth", bandwidth);
     }
     if !ranges.is_empty() {
-        let ranges: Vec<Value> = ranges.iter().map(|c| json!([{"subnet": c.to_string()}])).collect();
+        let ranges: Vec<Value> =
+            ranges.iter().map(|c| json!([{"subnet": c.to_string()}])).collect();
         give("ipRanges", Value::Array(ranges));
     }
     if !request.cgroup_parent.is_empty() {
@@ -113,7 +117,8 @@ mod tests {
 
     #[test]
     fn an_annotation_that_is_no_bandwidth_is_an_error_that_names_it() {
-        let notes = BTreeMap::from([("kubernetes.io/egress-bandwidth".to_owned(), "fast".to_owned())]);
+        let notes =
+            BTreeMap::from([("kubernetes.io/egress-bandwidth".to_owned(), "fast".to_owned())]);
         let error = bandwidth(&notes).unwrap_err();
         assert!(error.to_string().contains("kubernetes.io/egress-bandwidth"), "{error}");
     }

@@ -9,9 +9,11 @@ pub(crate) fn addresses(result: &Value) -> Vec<IpAddr> {
     let result = modern(result);
     let interfaces = result.get("interfaces").and_then(Value::as_array);
     let inside = |ip: &&Value| {
-        let index = ip.get("interface").and_then(Value::as_u64).and_then(|n| usize::try_from(n).ok());
+        let index =
+            ip.get("interface").and_then(Value::as_u64).and_then(|n| usize::try_from(n).ok());
         let interface = index.and_then(|n| interfaces?.get(n));
-        let sandbox = |i: &Value| i.get("sandbox").and_then(Value::as_str).is_some_and(|s| !s.is_empty());
+        let sandbox =
+            |i: &Value| i.get("sandbox").and_then(Value::as_str).is_some_and(|s| !s.is_empty());
         interface.is_none_or(sandbox)
     };
     let ips = result.get("ips").and_then(Value::as_array).into_iter().flatten();
@@ -59,7 +61,8 @@ fn modern(result: &Value) -> Value {
         ip.extend(family.get("ip").map(|a| ("address".to_owned(), a.clone())));
         ip.extend(family.get("gateway").map(|g| ("gateway".to_owned(), g.clone())));
         ips.push(Value::Object(ip));
-        routes.extend(family.get("routes").and_then(Value::as_array).into_iter().flatten().cloned());
+        routes
+            .extend(family.get("routes").and_then(Value::as_array).into_iter().flatten().cloned());
     }
     let dns = fields.get("dns").cloned().unwrap_or_else(|| json!({}));
     json!({"cniVersion": "1.0.0", "ips": ips, "routes": routes, "dns": dns})
@@ -78,7 +81,8 @@ mod tests {
         let old = json!({"cniVersion": "0.2.0", "ip4": {"ip": "10.1.0.5/24", "gateway": "10.1.0.1"},
             "ip6": {"ip": "fd00::5/64"}});
         assert_eq!(texts(&old), ["10.1.0.5", "fd00::5"]);
-        let middle = json!({"cniVersion": "0.4.0", "ips": [{"version": "4", "address": "10.1.0.5/24"}]});
+        let middle =
+            json!({"cniVersion": "0.4.0", "ips": [{"version": "4", "address": "10.1.0.5/24"}]});
         assert_eq!(texts(&middle), ["10.1.0.5"]);
         let new = json!({"cniVersion": "1.1.0", "interfaces": [{"name": "cni0"}, {"name": "eth0", "sandbox": "/x"}],
             "ips": [{"address": "10.1.0.1/24", "interface": 0}, {"address": "fd00::7/64", "interface": 1},

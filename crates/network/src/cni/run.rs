@@ -23,7 +23,6 @@ pub(crate) enum Verb {
     Check,
     Status,
     Gc,
-    Version,
 }
 
 impl Verb {
@@ -34,7 +33,6 @@ impl Verb {
             Self::Check => "CHECK",
             Self::Status => "STATUS",
             Self::Gc => "GC",
-            Self::Version => "VERSION",
         }
     }
 }
@@ -160,8 +158,9 @@ impl Call<'_> {
 fn kill(group: Option<i32>) {
     use nix::sys::signal::{Signal, killpg};
     use nix::unistd::Pid;
-    if let Some(group) = group {
-        drop(killpg(Pid::from_raw(group), Signal::SIGKILL));
+    // That it is gone already is as good.
+    if let Some(Err(e)) = group.map(|group| killpg(Pid::from_raw(group), Signal::SIGKILL)) {
+        tracing::debug!(error = %e, "cni plugin was gone before it was killed");
     }
 }
 

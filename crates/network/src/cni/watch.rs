@@ -125,7 +125,8 @@ mod tests {
 
     #[expect(clippy::disallowed_methods, reason = "a test writes as careless people do")]
     fn put(path: &Path, name: &str) {
-        fs::write(path, format!("{{\"name\":\"{name}\",\"cniVersion\":\"1.0.0\",\"type\":\"x\"}}")).unwrap();
+        fs::write(path, format!("{{\"name\":\"{name}\",\"cniVersion\":\"1.0.0\",\"type\":\"x\"}}"))
+            .unwrap();
     }
 
     #[test]

@@ -23,7 +23,8 @@ pub(crate) fn attach(
     intent: &NativeIntent,
     netns: &Netns,
 ) -> Result<(), AttachError> {
-    let kernel = |source| AttachError::Kernel { sandbox: sandbox.clone(), source: KernelError(source) };
+    let kernel =
+        |source| AttachError::Kernel { sandbox: sandbox.clone(), source: KernelError(source) };
     let mut host = Socket::open(Protocol::Route).map_err(kernel)?;
     setns(netns.fd.as_fd(), CloneFlags::CLONE_NEWNET)
         .map_err(|e| AttachError::Enter { path: netns.path.clone(), source: e.into() })?;
@@ -41,7 +42,8 @@ pub(crate) fn attach(
 
 /// Brings the loopback of a namespace up, on a thread that ends afterwards.
 pub(crate) fn loopback_up(sandbox: &SandboxId, netns: &Netns) -> Result<(), AttachError> {
-    let kernel = |source| AttachError::Kernel { sandbox: sandbox.clone(), source: KernelError(source) };
+    let kernel =
+        |source| AttachError::Kernel { sandbox: sandbox.clone(), source: KernelError(source) };
     setns(netns.fd.as_fd(), CloneFlags::CLONE_NEWNET)
         .map_err(|e| AttachError::Enter { path: netns.path.clone(), source: e.into() })?;
     let mut pod = Socket::open(Protocol::Route).map_err(kernel)?;

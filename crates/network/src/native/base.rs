@@ -35,7 +35,9 @@ impl Base {
         netfilter.with(|socket| self.establish_rules(socket)).map_err(KernelError)?;
         let mut route = Socket::open(Protocol::Route).map_err(KernelError)?;
         let routes = self.pods.iter().filter(|c| c.last() > 0);
-        route.transact(routes.map(|c| unreachable(c, RouteOp::Add)).collect()).map_err(KernelError)?;
+        route
+            .transact(routes.map(|c| unreachable(c, RouteOp::Add)).collect())
+            .map_err(KernelError)?;
         Ok(())
     }
 

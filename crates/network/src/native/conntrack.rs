@@ -14,10 +14,7 @@ const BY_TRANSPORT: u32 = 1 << 3;
 
 /// Forgets the UDP flows of the pod's host ports, whoever they led to. It walks the kernel's whole table once: 11 ms
 /// for 262,144 buckets, however few flows there are.
-pub(super) fn forget_udp(
-    socket: &mut Socket,
-    intent: &NativeIntent,
-) -> Result<(), NetlinkError> {
+pub(super) fn forget_udp(socket: &mut Socket, intent: &NativeIntent) -> Result<(), NetlinkError> {
     let ports: Vec<&PortMapping> =
         intent.ports.iter().filter(|m| m.protocol == Protocol::Udp).collect();
     if ports.is_empty() {

@@ -34,11 +34,7 @@ pub(crate) fn detach(
     }
 }
 
-fn ports(
-    netfilter: &Shared,
-    table: &str,
-    elements: &[Element],
-) -> Result<Released, NetlinkError> {
+fn ports(netfilter: &Shared, table: &str, elements: &[Element]) -> Result<Released, NetlinkError> {
     if elements.is_empty() {
         return Ok(Released::AlreadyGone);
     }

@@ -33,8 +33,13 @@ fn head(destination: IpAddr, bits: u8, scope: u8, kind: u8, flags: u32) -> Vec<u
 /// The pod's way out. The gateway is on no network that the pod knows, hence onlink.
 pub(super) fn default_route(index: u32, ipv6: bool) -> Message {
     let next = gateway(ipv6);
-    Message::new("add default route", NEW_ROUTE, CREATE | REPLACE, &head(next, 0, 0, UNICAST, ONLINK))
-        .with(|f| f.bytes(GATEWAY, &octets(next)).u32(LINK, index))
+    Message::new(
+        "add default route",
+        NEW_ROUTE,
+        CREATE | REPLACE,
+        &head(next, 0, 0, UNICAST, ONLINK),
+    )
+    .with(|f| f.bytes(GATEWAY, &octets(next)).u32(LINK, index))
 }
 
 /// The host's way to a pod.
@@ -114,7 +119,8 @@ pub(super) fn uplink_mtu(socket: &mut Socket) -> Option<u32> {
         let mut fixed = vec![family(far), if far.is_ipv6() { 128 } else { 32 }];
         fixed.resize(12, 0);
         let ask = Message::new("look for the way out", GET_ROUTE, 0, &fixed);
-        let answers = socket.transact(vec![ask.with(|f| f.bytes(DESTINATION, &octets(far)))]).ok()?;
+        let answers =
+            socket.transact(vec![ask.with(|f| f.bytes(DESTINATION, &octets(far)))]).ok()?;
         let route = &answers.first()?.payload;
         let leads_out = route.get(7) == Some(&UNICAST);
         find(route.get(12..)?, LINK).and_then(u32_of).filter(|_| leads_out)

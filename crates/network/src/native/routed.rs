@@ -49,8 +49,10 @@ impl Routed {
     pub(crate) fn new(config: &NativeConfig) -> Result<Self, StartError> {
         let pool = Pool::new(&validated(config)?);
         let state = Mutex::new(State { pool, trouble: None, looked: Instant::now() });
-        let (netfilter, flows) = (Shared::new(Protocol::Netfilter), Shared::new(Protocol::Netfilter));
-        let inner = Inner { config: config.clone(), state, base: Mutex::new(None), netfilter, flows };
+        let (netfilter, flows) =
+            (Shared::new(Protocol::Netfilter), Shared::new(Protocol::Netfilter));
+        let inner =
+            Inner { config: config.clone(), state, base: Mutex::new(None), netfilter, flows };
         Ok(Self { inner: Arc::new(inner) })
     }
 
@@ -215,7 +217,11 @@ impl Inner {
         let standing = self.base();
         let (swept, errors) = super::sweep(&self.netfilter, &base, &self.leases());
         drop(standing);
-        tracing::warn!(restored = swept.restored, errors = errors.len(), "nftables table was gone, made it again");
+        tracing::warn!(
+            restored = swept.restored,
+            errors = errors.len(),
+            "nftables table was gone, made it again"
+        );
         Ok(base)
     }
 
@@ -224,7 +230,10 @@ impl Inner {
         let table = &self.config.table;
         let stands = self.netfilter.with(|socket| nft::table_exists(socket, table));
         let wanted = self.base().is_some() || self.state().trouble.is_some();
-        if wanted && matches!(stands, Ok(false)) && let Err(e) = self.heal() {
+        if wanted
+            && matches!(stands, Ok(false))
+            && let Err(e) = self.heal()
+        {
             self.state().trouble = Some(told(&e));
         }
     }
@@ -248,7 +257,8 @@ impl Inner {
     fn detach(&self, sandbox: &SandboxId, intent: &NativeIntent) -> Result<Released, DetachError> {
         let elements = self.own_elements(sandbox, intent);
         let standing = (!elements.is_empty()).then(|| self.base());
-        let released = super::detach(&self.netfilter, &self.config.table, sandbox, intent, &elements)?;
+        let released =
+            super::detach(&self.netfilter, &self.config.table, sandbox, intent, &elements)?;
         self.state().pool.release(sandbox);
         drop(standing);
         if !elements.is_empty() {
@@ -261,7 +271,11 @@ impl Inner {
         let forgotten = self.flows.with(|socket| super::forget_udp(socket, intent));
         if let Err(e) = forgotten {
             let error = told(&KernelError(e));
-            tracing::warn!(error, link = intent.link, "udp flows of a host port were not forgotten");
+            tracing::warn!(
+                error,
+                link = intent.link,
+                "udp flows of a host port were not forgotten"
+            );
         }
     }
 

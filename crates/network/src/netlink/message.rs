@@ -39,7 +39,8 @@ impl Message {
     }
 
     pub(crate) fn flag(&mut self, flags: u16) {
-        let old = self.bytes.get(6..8).and_then(|b| b.try_into().ok()).map_or(0, u16::from_ne_bytes);
+        let old =
+            self.bytes.get(6..8).and_then(|b| b.try_into().ok()).map_or(0, u16::from_ne_bytes);
         put(&mut self.bytes, 6, &(old | flags).to_ne_bytes());
     }
 
@@ -96,7 +97,12 @@ impl Fields {
 
     /// A nest that begins with a fixed part, as a veth's peer does.
     #[must_use]
-    pub(crate) fn nest_after(self, kind: u16, fixed: &[u8], fill: impl FnOnce(Self) -> Self) -> Self {
+    pub(crate) fn nest_after(
+        self,
+        kind: u16,
+        fixed: &[u8],
+        fill: impl FnOnce(Self) -> Self,
+    ) -> Self {
         let inner = fill(Self::default());
         let overlong = inner.overlong;
         let mut value = fixed.to_vec();
@@ -108,7 +114,11 @@ impl Fields {
 
     /// The same as `fill(self)`, for a loop's body.
     #[must_use]
-    pub(crate) fn each<T>(self, items: impl IntoIterator<Item = T>, fill: impl Fn(Self, T) -> Self) -> Self {
+    pub(crate) fn each<T>(
+        self,
+        items: impl IntoIterator<Item = T>,
+        fill: impl Fn(Self, T) -> Self,
+    ) -> Self {
         items.into_iter().fold(self, fill)
     }
 }
@@ -129,7 +139,8 @@ mod tests {
 
     #[test]
     fn a_message_is_laid_out_as_the_kernel_reads_it() {
-        let message = Message::new("try", 0x10, 0x5, &[1, 2, 3, 4]).with(|f| f.text(3, "lo").nest(18, |n| n.u8(1, 7)));
+        let message = Message::new("try", 0x10, 0x5, &[1, 2, 3, 4])
+            .with(|f| f.text(3, "lo").nest(18, |n| n.u8(1, 7)));
         let bytes = message.finish(9).unwrap();
         assert_eq!(bytes.len(), 16 + 4 + 8 + 12);
         assert_eq!(bytes[..4], 40u32.to_ne_bytes());
@@ -141,7 +152,8 @@ mod tests {
 
     #[test]
     fn an_attribute_beyond_its_length_field_is_refused_and_not_cut() {
-        let message = Message::new("try", 1, 0, &[]).with(|f| f.nest(1, |n| n.bytes(2, &vec![0; 70_000])));
+        let message =
+            Message::new("try", 1, 0, &[]).with(|f| f.nest(1, |n| n.bytes(2, &vec![0; 70_000])));
         assert!(message.finish(1).is_none());
     }
 }

@@ -44,7 +44,10 @@ mod tests {
     fn attributes_are_read_with_their_padding_and_without_their_flags() {
         let bytes = [5, 0, 1, 0x80, 7, 0, 0, 0, 8, 0, 2, 0, 1, 2, 3, 4];
         let read: Vec<_> = attributes(&bytes).collect();
-        assert_eq!(read, [Attribute { kind: 1, value: &[7] }, Attribute { kind: 2, value: &[1, 2, 3, 4] }]);
+        assert_eq!(
+            read,
+            [Attribute { kind: 1, value: &[7] }, Attribute { kind: 2, value: &[1, 2, 3, 4] }]
+        );
     }
 
     #[test]

@@ -1,4 +1,4 @@
-//! A socket that is kept: closing one of the netfilter kind waits until nf_tables has cleaned up what was deleted
+//! A socket that is kept: closing one of the netfilter kind waits until `nf_tables` has cleaned up what was deleted
 //! before, some 14 ms, with a lock that every other change needs.
 
 use std::sync::{Mutex, PoisonError};

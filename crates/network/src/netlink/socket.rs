@@ -33,7 +33,12 @@ pub(crate) enum NetlinkError {
     #[error("netlink socket")]
     Socket(#[source] io::Error),
     #[error("{what}{note}")]
-    Refused { what: &'static str, note: String, #[source] source: io::Error },
+    Refused {
+        what: &'static str,
+        note: String,
+        #[source]
+        source: io::Error,
+    },
     #[error("{0}: the request is longer than netlink can carry")]
     Overlong(&'static str),
     #[error("{0}: the kernel gave no answer")]
@@ -79,19 +84,26 @@ impl Socket {
     }
 
     /// Sends all messages at once; the first refusal is the error, and says which step it was. rtnetlink does the rest
-    /// all the same, nf_tables none.
+    /// all the same, `nf_tables` none.
     pub(crate) fn transact(&mut self, messages: Vec<Message>) -> Result<Vec<Answer>, NetlinkError> {
         let Some(last) = messages.len().checked_sub(1) else { return Ok(Vec::new()) };
         self.exchange(messages, last)
     }
 
     /// The same with a message after the last that matters: the end of a batch, which older kernels do not acknowledge.
-    pub(crate) fn transact_enclosed(&mut self, messages: Vec<Message>) -> Result<Vec<Answer>, NetlinkError> {
+    pub(crate) fn transact_enclosed(
+        &mut self,
+        messages: Vec<Message>,
+    ) -> Result<Vec<Answer>, NetlinkError> {
         let Some(last) = messages.len().checked_sub(2) else { return Ok(Vec::new()) };
         self.exchange(messages, last)
     }
 
-    fn exchange(&mut self, messages: Vec<Message>, last: usize) -> Result<Vec<Answer>, NetlinkError> {
+    fn exchange(
+        &mut self,
+        messages: Vec<Message>,
+        last: usize,
+    ) -> Result<Vec<Answer>, NetlinkError> {
         let steps: Vec<&'static str> = messages.iter().map(|m| m.what).collect();
         let first = self.sequence.wrapping_add(1);
         let mut bytes = Vec::new();
@@ -193,7 +205,9 @@ impl Frame<'_> {
         let text = (self.flags & ACK_TLVS != 0)
             .then(|| self.payload.get(20..).and_then(|tlvs| find(tlvs, 1)))
             .flatten()
-            .map(|text| String::from_utf8_lossy(text.strip_suffix(&[0]).unwrap_or(text)).into_owned());
+            .map(|text| {
+                String::from_utf8_lossy(text.strip_suffix(&[0]).unwrap_or(text)).into_owned()
+            });
         let note = text.map_or_else(String::new, |text| format!(" ({text})"));
         Some(NetlinkError::Refused { what, note, source: io::Error::from_raw_os_error(errno) })
     }
@@ -222,7 +236,8 @@ mod tests {
         let mut socket = Socket::open(Protocol::Route).unwrap();
         // RTM_SETLINK of a link that does not exist, between two harmless questions.
         let ask = || Message::new("ask for lo", 18, 0, &[0; 16]).with(|f| f.text(3, "lo"));
-        let set = Message::new("bring nothing up", 19, 0, &[0; 16]).with(|f| f.text(3, "no-such-link"));
+        let set =
+            Message::new("bring nothing up", 19, 0, &[0; 16]).with(|f| f.text(3, "no-such-link"));
         let error = socket.transact(vec![ask(), set, ask()]).unwrap_err();
         assert!(error.to_string().starts_with("bring nothing up"), "{error}");
         assert_eq!(error.errno(), Some(libc::ENODEV));

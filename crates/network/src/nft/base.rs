@@ -20,7 +20,7 @@ use super::element::SETS;
 use super::expr::{Expr, Header, IPV4, IPV6, Meta, R0, R1, R2, R4, R5, expressions};
 use super::{APPEND, CREATE, Op, request};
 
-/// RTN_LOCAL, as `fib daddr type` gives it.
+/// `RTN_LOCAL`, as `fib daddr type` gives it.
 const LOCAL: u32 = 2;
 const PREROUTING: u32 = 0;
 const LOCAL_OUT: u32 = 3;
@@ -43,7 +43,8 @@ const CHAINS: [(&str, Option<Hook>); 6] = [
 
 /// The messages that make or renew the whole table; elements that are there stay.
 pub(crate) fn base_messages(table: &str, pods: &[Cidr], direct: &[Cidr]) -> Vec<Message> {
-    let mut all = vec![request("make nftables table", Op::NewTable, CREATE).with(|f| f.text(1, table))];
+    let mut all =
+        vec![request("make nftables table", Op::NewTable, CREATE).with(|f| f.text(1, table))];
     all.extend(CHAINS.iter().map(|(name, hook)| chain(table, name, hook.as_ref())));
     all.extend(SETS.iter().zip(1..).map(|(set, id)| set.message(table, id)));
     let flush = |(name, _): &(&'static str, Option<Hook>)| {
@@ -78,7 +79,8 @@ fn chain(table: &str, name: &str, hook: Option<&Hook>) -> Message {
     request("make nftables chain", Op::NewChain, CREATE).with(|f| {
         let f = f.text(1, table).text(3, name);
         hook.into_iter().fold(f, |f, hook| {
-            f.nest(4, |f| f.be32(1, hook.number).bytes(2, &hook.priority.to_be_bytes())).text(7, hook.kind)
+            f.nest(4, |f| f.be32(1, hook.number).bytes(2, &hook.priority.to_be_bytes()))
+                .text(7, hook.kind)
         })
     })
 }
@@ -99,7 +101,8 @@ fn guard(add: &mut Add<'_>) {
 
 fn host_ports(add: &mut Add<'_>) {
     for hook in ["prerouting", "output"] {
-        let local = [Expr::AddressType, Expr::Equal(LOCAL.to_ne_bytes().to_vec()), Expr::Jump("hostport")];
+        let local =
+            [Expr::AddressType, Expr::Equal(LOCAL.to_ne_bytes().to_vec()), Expr::Jump("hostport")];
         add(hook, &local);
     }
     let transport = |to| Expr::Meta { key: Meta::Transport, to };

@@ -35,12 +35,17 @@ pub(super) const SETS: [Set; 6] = [
 impl Set {
     pub(super) fn message(&self, table: &str, id: u32) -> Message {
         let kind = |types: &[u32]| types.iter().fold(0, |all, t| (all << 6) | t);
-        let length = |types: &[u32]| types.iter().map(|t| if *t == ADDRESS6 { 16 } else { 4 }).sum::<u32>();
+        let length =
+            |types: &[u32]| types.iter().map(|t| if *t == ADDRESS6 { 16 } else { 4 }).sum::<u32>();
         let flags = if self.data.is_empty() { 0 } else { SET_MAP };
         request("make nftables map", Op::NewSet, CREATE).with(|f| {
             let f = f.text(1, table).text(2, self.name).be32(3, flags);
             let f = f.be32(4, kind(self.key)).be32(5, length(self.key)).be32(10, id);
-            if self.data.is_empty() { f } else { f.be32(6, kind(self.data)).be32(7, length(self.data)) }
+            if self.data.is_empty() {
+                f
+            } else {
+                f.be32(6, kind(self.data)).be32(7, length(self.data))
+            }
         })
     }
 }
@@ -118,10 +123,14 @@ fn padded(port: u16) -> [u8; 4] {
 }
 
 /// Every element that the table holds.
-pub(crate) fn list_elements(socket: &mut Socket, table: &str) -> Result<Vec<Element>, NetlinkError> {
+pub(crate) fn list_elements(
+    socket: &mut Socket,
+    table: &str,
+) -> Result<Vec<Element>, NetlinkError> {
     let mut all = Vec::new();
     for set in &SETS {
-        let ask = request("list nftables map", Op::GetElement, 0).with(|f| f.text(1, table).text(2, set.name));
+        let ask = request("list nftables map", Op::GetElement, 0)
+            .with(|f| f.text(1, table).text(2, set.name));
         match socket.dump(&ask) {
             Ok(answers) => all.extend(answers.iter().flat_map(|a| elements_in(set.name, a))),
             Err(e) if e.errno() == Some(libc::ENOENT) => {}
@@ -133,7 +142,9 @@ pub(crate) fn list_elements(socket: &mut Socket, table: &str) -> Result<Vec<Elem
 
 fn elements_in(set: &'static str, answer: &Answer) -> Vec<Element> {
     let list = answer.payload.get(4..).and_then(|f| find(f, 3)).unwrap_or_default();
-    let bytes = |fields, kind| find(fields, kind).and_then(|v| find(v, 1)).unwrap_or_default().to_vec();
-    let element = |fields| Element { set, key: bytes(fields, 1), data: bytes(fields, 2), port: None };
+    let bytes =
+        |fields, kind| find(fields, kind).and_then(|v| find(v, 1)).unwrap_or_default().to_vec();
+    let element =
+        |fields| Element { set, key: bytes(fields, 1), data: bytes(fields, 2), port: None };
     attributes(list).map(|a| element(a.value)).collect()
 }

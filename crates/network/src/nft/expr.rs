@@ -1,4 +1,4 @@
-//! Expressions of a rule, each one nf_tables instruction.
+//! Expressions of a rule, each one instruction of `nf_tables`.
 
 use crate::netlink::Fields;
 
@@ -18,9 +18,17 @@ pub(super) const IPV6: u8 = 10;
 
 #[derive(Debug, Clone)]
 pub(super) enum Expr {
-    Meta { key: Meta, to: u32 },
+    Meta {
+        key: Meta,
+        to: u32,
+    },
     /// Bytes of the packet.
-    Load { from: Header, offset: u32, length: u32, to: u32 },
+    Load {
+        from: Header,
+        offset: u32,
+        length: u32,
+        to: u32,
+    },
     /// Goes on if register 0 equals, or does not equal.
     Equal(Vec<u8>),
     Differs(Vec<u8>),
@@ -33,7 +41,10 @@ pub(super) enum Expr {
     /// The same, with the map's value into register 0.
     Map(&'static str),
     /// Rewrites the destination to the address at register 0 and the port at `port`.
-    Dnat { family: u8, port: u32 },
+    Dnat {
+        family: u8,
+        port: u32,
+    },
     Masquerade,
     Jump(&'static str),
     Return,
@@ -89,9 +100,13 @@ impl Expr {
             Self::AddressType => f.be32(1, R0).be32(2, 3).be32(3, 2),
             Self::In(set) => f.text(1, set).be32(2, R0),
             Self::Map(set) => f.text(1, set).be32(2, R0).be32(3, R0),
-            Self::Dnat { family, port } => {
-                f.be32(1, 1).be32(2, u32::from(*family)).be32(3, R0).be32(4, R0).be32(5, *port).be32(6, *port)
-            }
+            Self::Dnat { family, port } => f
+                .be32(1, 1)
+                .be32(2, u32::from(*family))
+                .be32(3, R0)
+                .be32(4, R0)
+                .be32(5, *port)
+                .be32(6, *port),
             Self::Masquerade => f,
             Self::Jump(chain) => verdict(f, -3, Some(chain)),
             Self::Return => verdict(f, -5, None),

@@ -14,8 +14,8 @@ fn real_plugins() -> PathBuf {
         return dir.into();
     }
     let build = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../hack/tools/build");
-    let built = sh(&format!("{} bridge host-local portmap loopback", build.display()));
-    let first = built.lines().next().expect("hack/tools/build prints the path of each plugin");
+    let paths = sh(&format!("{} bridge host-local portmap loopback", build.display()));
+    let first = paths.lines().next().expect("hack/tools/build prints the path of each plugin");
     Path::new(first).parent().unwrap().to_owned()
 }
 
@@ -137,7 +137,7 @@ async fn real_life(world: &Place, bridge_nf_call: u8) {
     eventually("no link is left", || !sh("ip -o link").contains("veth"));
     // Of a pod without a namespace, ipMasq's rules stay: the bridge plugin learns the addresses there.
     let rules = sh("nft list ruleset");
-    assert!(!rules.contains(&format!("saddr {} ", address)) && !rules.contains("8080"), "{rules}");
+    assert!(!rules.contains(&format!("saddr {address} ")) && !rules.contains("8080"), "{rules}");
 }
 
 #[test]
@@ -181,7 +181,8 @@ fn a_plugin_that_fails_is_named_with_its_words_and_del_still_calls_the_others() 
         set.plugin("one", RESULT);
         let fail = r#"echo '{"cniVersion":"1.1.0","code":11,"msg":"no more ports","details":"ask later"}'; exit 1"#;
         set.plugin("two", fail);
-        let network = Network::start(set.config(Mode::Cni, Path::new("/nonexistent"))).await.unwrap();
+        let network =
+            Network::start(set.config(Mode::Cni, Path::new("/nonexistent"))).await.unwrap();
         let place = Place::new();
         let intent = network.plan(&request(1, &[])).unwrap();
         let error = network.attach(&intent, &place.netns()).await.unwrap_err();
@@ -240,7 +241,10 @@ fn what_a_plugin_prints_that_is_no_result_is_an_error() {
             let intent = network.plan(&request(1, &[])).unwrap();
             let error = network.attach(&intent, &Place::new().netns()).await.unwrap_err();
             let source = std::error::Error::source(&error).unwrap().to_string();
-            assert!(source.contains("plugin one ADD") && source.contains(says), "{script}: {source}");
+            assert!(
+                source.contains("plugin one ADD") && source.contains(says),
+                "{script}: {source}"
+            );
         }
     });
 }
@@ -257,19 +261,35 @@ fn plugins_get_what_the_specification_promises_them() {
         set.plugin("two", RESULT);
         let network = Network::start(set.config(Mode::Cni, Path::new("/x"))).await.unwrap();
         let mut request = request(1, &[port(Protocol::Tcp, 80, 80)]);
-        request.dns = Some(network::Dns { servers: vec!["10.0.0.10".into()], ..Default::default() });
+        request.dns =
+            Some(network::Dns { servers: vec!["10.0.0.10".into()], ..Default::default() });
         request.annotations.insert("kubernetes.io/ingress-bandwidth".into(), "10M".into());
         let place = Place::new();
         let intent = network.plan(&request).unwrap();
         let attachment = network.attach(&intent, &place.netns()).await.unwrap();
         assert_eq!(attachment.addresses, ["10.9.9.9".parse::<std::net::IpAddr>().unwrap()]);
         let calls: Vec<String> = set.calls().into_iter().filter(|c| c.contains(" ADD ")).collect();
-        let args = format!("K8S_POD_NAMESPACE=test;K8S_POD_NAME=pod1;K8S_POD_INFRA_CONTAINER_ID={};K8S_POD_UID=uid-1", sandbox(1).as_str());
-        assert!(calls[0].contains(&format!("ADD {} {}", sandbox(1).as_str(), place.path().display())), "{calls:?}");
+        let args = format!(
+            "K8S_POD_NAMESPACE=test;K8S_POD_NAME=pod1;K8S_POD_INFRA_CONTAINER_ID={};K8S_POD_UID=uid-1",
+            sandbox(1).as_str()
+        );
+        assert!(
+            calls[0].contains(&format!("ADD {} {}", sandbox(1).as_str(), place.path().display())),
+            "{calls:?}"
+        );
         assert!(calls[0].contains(&args), "{calls:?}");
-        assert!(calls[0].contains("10.0.0.10") && calls[0].contains("\"ingressRate\":10000000"), "{calls:?}");
-        assert!(!calls[0].contains("portMappings") && !calls[0].contains("prevResult"), "{calls:?}");
-        assert!(calls[1].contains("prevResult") && !calls[1].contains("runtimeConfig"), "{calls:?}");
+        assert!(
+            calls[0].contains("10.0.0.10") && calls[0].contains("\"ingressRate\":10000000"),
+            "{calls:?}"
+        );
+        assert!(
+            !calls[0].contains("portMappings") && !calls[0].contains("prevResult"),
+            "{calls:?}"
+        );
+        assert!(
+            calls[1].contains("prevResult") && !calls[1].contains("runtimeConfig"),
+            "{calls:?}"
+        );
 
         // what a record keeps is enough for a later process, and GC is told of it
         let kept: network::Intent =
@@ -281,12 +301,18 @@ fn plugins_get_what_the_specification_promises_them() {
         let calls = set.calls();
         let gc: Vec<&String> = calls.iter().filter(|c| c.contains(" GC ")).collect();
         assert_eq!(gc.len(), 2);
-        assert!(gc[0].contains("valid-attachments") && gc[0].contains(sandbox(1).as_str()), "{gc:?}");
+        assert!(
+            gc[0].contains("valid-attachments") && gc[0].contains(sandbox(1).as_str()),
+            "{gc:?}"
+        );
         set.forget_calls();
         later.detach(&kept, Some(Path::new("/run/netns/never-was"))).await.unwrap();
         let calls = set.calls();
         let dels: Vec<&String> = calls.iter().filter(|c| c.contains(" DEL ")).collect();
-        assert!(dels.iter().all(|c| c.contains("prevResult") && !c.contains("never-was")), "{calls:?}");
+        assert!(
+            dels.iter().all(|c| c.contains("prevResult") && !c.contains("never-was")),
+            "{calls:?}"
+        );
     });
 }
 
@@ -316,11 +342,20 @@ fn the_status_tells_what_is_missing() {
     on_node(|_| async move {
         let set = Set::new();
         let network = Network::start(set.config(Mode::Cni, Path::new("/x"))).await.unwrap();
-        assert!(network.status().message.contains("no cni configuration in"), "{:?}", network.status());
+        assert!(
+            network.status().message.contains("no cni configuration in"),
+            "{:?}",
+            network.status()
+        );
         set.put("net.d/10.conflist", SCRIPTED);
-        eventually("the plugin is missed", || network.status().message.contains("\"one\" is in none"));
+        eventually("the plugin is missed", || {
+            network.status().message.contains("\"one\" is in none")
+        });
         set.plugin("one", "exit 0");
-        set.plugin("two", r#"[ $CNI_COMMAND = STATUS ] && { echo '{"code":50,"msg":"agent is down"}'; exit 1; }"#);
+        set.plugin(
+            "two",
+            r#"[ $CNI_COMMAND = STATUS ] && { echo '{"code":50,"msg":"agent is down"}'; exit 1; }"#,
+        );
         let answered = std::time::Instant::now();
         while !network.status().message.contains("agent is down") {
             assert!(answered.elapsed() < Duration::from_secs(5), "{:?}", network.status());

@@ -56,7 +56,8 @@ impl Place {
 
     /// Answers every TCP connection to the port with the address it came from.
     pub(crate) fn serve_tcp(&self, port: u16) {
-        let listener = self.inside(|| TcpListener::bind(SocketAddr::from(([0u16; 8], port))).unwrap());
+        let listener =
+            self.inside(|| TcpListener::bind(SocketAddr::from(([0u16; 8], port))).unwrap());
         std::thread::spawn(move || {
             for stream in listener.incoming() {
                 let mut stream = stream.unwrap();
@@ -137,7 +138,7 @@ pub(crate) fn eventually(what: &str, holds: impl Fn() -> bool) {
 }
 
 /// Runs the test in a fresh namespace that plays the node: lo up, and a world outside behind `up0`
-/// (node 192.0.2.1 and 2001:db8::1, world 192.0.2.2 and 2001:db8::2).
+/// (node 192.0.2.1 and `2001:db8::1`, world 192.0.2.2 and `2001:db8::2`).
 pub(crate) fn on_node<F: Future<Output = ()>>(test: impl FnOnce(Place) -> F + Send + 'static) {
     let node = Place::new();
     let runtime_of_node = node.clone();
@@ -160,13 +161,11 @@ pub(crate) fn world(node: &Place) -> Place {
          ip link set up0 up",
         path.display()
     ));
-    world.sh(
-        "ip link set lo up
+    world.sh("ip link set lo up
          echo 0 > /proc/sys/net/ipv6/conf/out0/accept_dad
          ip addr add 192.0.2.2/24 dev out0
          ip addr add 2001:db8::2/64 dev out0 nodad
-         ip link set out0 up",
-    );
+         ip link set out0 up");
     world
 }
 

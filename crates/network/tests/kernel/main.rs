@@ -2,6 +2,8 @@
 //! and the world outside. They have no names, so they are gone with the test, however it ends.
 
 #[cfg(test)]
+mod check;
+#[cfg(test)]
 mod cni;
 #[cfg(test)]
 mod lab;
