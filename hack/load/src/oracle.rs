@@ -112,7 +112,7 @@ impl Snapshot {
             (Kind::Mount, kernel::mounts(scope)?),
             (Kind::Netns, network::pins()),
             (Kind::Link, network::links()?),
-            (Kind::Address, network::lines(&["-o", "address", "show"])?),
+            (Kind::Address, network::addresses()?),
             (Kind::Route, network::routes()?),
             (Kind::Rule, network::rules()?),
             (Kind::Nft, network::nft()?),
@@ -131,11 +131,16 @@ impl Snapshot {
         more.chain(less.map(|(kind, what)| format!("lost {kind:?}: {what}"))).collect()
     }
 
+    /// What is here and not there; a directory stands for all that is in it.
     fn minus<'a>(&'a self, other: &'a Self) -> impl Iterator<Item = (Kind, &'a str)> {
-        self.0.iter().flat_map(|(kind, all)| {
+        self.0.iter().flat_map(move |(kind, all)| {
             let there = other.0.get(kind);
-            let rest = all.iter().filter(move |what| !there.is_some_and(|t| t.contains(*what)));
-            rest.map(|what| (*kind, what.as_str()))
+            let is_new = |what: &&str| !there.is_some_and(|there| there.contains(*what));
+            let new: BTreeSet<&str> = all.iter().map(String::as_str).filter(is_new).collect();
+            let above =
+                |what: &str| what.rsplit_once('/').is_some_and(|(dir, _)| new.contains(dir));
+            let told: Vec<_> = new.iter().copied().filter(|what| !above(what)).collect();
+            told.into_iter().map(|what| (*kind, what))
         })
     }
 }

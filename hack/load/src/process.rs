@@ -60,6 +60,14 @@ pub(crate) fn tree(all: &BTreeMap<u32, Process>, roots: &BTreeSet<u32>) -> BTree
     }
 }
 
+/// Whether it stays beside a pod. Executed by descriptor, its name may be a number, and its file still has its own.
+pub(crate) fn is_shim(process: &Process) -> bool {
+    let says_so = |name: &str| name.contains("shim") || name.contains("conmon");
+    says_so(&process.name)
+        || fs::read_link(format!("/proc/{}/exe", process.pid))
+            .is_ok_and(|exe| says_so(&exe.to_string_lossy()))
+}
+
 /// CPU seconds that the trees below these processes have used.
 pub(crate) fn cpu_seconds(roots: &BTreeSet<u32>) -> f64 {
     let all = all();

@@ -8,7 +8,7 @@ use anyhow::Result;
 use super::load::{Made, add, at_once, end, start};
 use super::{Bench, timed};
 use crate::client::Client;
-use crate::process::{Process, all, pod_of, pss, tree};
+use crate::process::{all, is_shim, pod_of, pss, tree};
 use crate::request::strings;
 
 const PODS: usize = 50;
@@ -65,8 +65,8 @@ fn per_pod(bench: &mut Bench, id: &'static str, before: &BTreeSet<u32>, pods: us
 /// Processes that came since, below the daemon or below something that calls itself a shim, and that are none of ours.
 fn overhead(daemon: &BTreeSet<u32>, before: &BTreeSet<u32>) -> Vec<u32> {
     let all = all();
-    let is_shim = |p: &&Process| p.name.contains("shim") || p.name.contains("conmon");
-    let shims = all.values().filter(is_shim).map(|p| p.pid).filter(|pid| !before.contains(pid));
+    let came = all.values().filter(|process| !before.contains(&process.pid));
+    let shims = came.filter(|process| is_shim(process)).map(|process| process.pid);
     let roots = shims.chain(daemon.iter().copied()).collect();
     let came = tree(&all, &roots).into_iter().filter(|pid| !before.contains(pid));
     came.filter(|pid| pod_of(*pid).is_none()).collect()

@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use super::book::{Pod, PodStep, Shim};
 use super::worker::Shared;
 use crate::daemon::signal;
-use crate::process::{all, pod_of};
+use crate::process::{all, is_shim, pod_of};
 use crate::random::Random;
 
 /// Kills the shim of a pod that is ready and has a process. None when there is no such pod.
@@ -32,6 +32,5 @@ fn is_prey(pod: &Pod) -> bool {
 fn shims() -> BTreeMap<String, u32> {
     let all = all();
     let contained = all.values().filter_map(|process| Some((pod_of(process.pid)?, process.parent)));
-    let is_shim = |pid: &u32| all.get(pid).is_some_and(|parent| parent.name.contains("shim"));
-    contained.filter(|(_, parent)| is_shim(parent)).collect()
+    contained.filter(|(_, parent)| all.get(parent).is_some_and(is_shim)).collect()
 }

@@ -67,15 +67,22 @@ pub(super) fn rules() -> Result<BTreeSet<String>> {
     Ok(found)
 }
 
-/// What `ip` prints, without the numbers of links, which change, and without leases that run out.
-pub(super) fn lines(args: &[&str]) -> Result<BTreeSet<String>> {
+/// Addresses without the numbers of their links, which change, and without lifetimes.
+pub(super) fn addresses() -> Result<BTreeSet<String>> {
+    let numbered = lines(&["-o", "address", "show"])?;
+    let stripped = numbered.iter().map(|line| {
+        let line = line.split_once(": ").map_or(line.as_str(), |(_, rest)| rest);
+        line.split_once('\\').map_or(line, |(line, _)| line).trim().to_owned()
+    });
+    Ok(stripped.collect())
+}
+
+/// What `ip` prints, without the passing states of links and addresses.
+fn lines(args: &[&str]) -> Result<BTreeSet<String>> {
     let text = run("ip", args)?;
-    let numbered = args.contains(&"address");
-    let strip = |line: &str| match line.split_once(": ") {
-        Some((_, rest)) if numbered => rest.to_owned(),
-        _ => line.to_owned(),
-    };
-    Ok(text.lines().map(|line| strip(line.trim())).collect())
+    let lasting = |word: &&str| !["tentative", "dadfailed", "linkdown", "dead"].contains(word);
+    let strip = |line: &str| line.split_whitespace().filter(lasting).collect::<Vec<_>>().join(" ");
+    Ok(text.lines().map(strip).collect())
 }
 
 /// Every table, chain, rule, set and element, without handles and counts.
