@@ -1,2 +1,85 @@
-//! Being built.
-fn main() {}
+//! `ferropod-launch`: makes one process and ends. The shim executes it for every container and every exec.
+//!
+//! ```text
+//! shim ── fds 0-2 stdio, 3 control, 4-8 the pod's namespaces, 10 start ──> launch
+//!   Job{create} ─> rootfs, sources ─> user ─> carrier ─> libcontainer ─> Born     (the process waits on <bundle>/<id>/notify.sock)
+//!   Job{exec}   ─> config.json ─> cgroups ─> setns ─> fork ─> execve ───> Born     (or why not)
+//! ```
+//!
+//! * [`create`], [`exec`]: the two jobs, in order;
+//! * [`rootfs`], [`source`], [`late`], [`device`]: the mount namespace that a container is made in;
+//! * [`user`], [`directory`]: what only the image's files can tell;
+//! * [`carrier`], [`executor`], [`trace`]: living with libcontainer;
+//! * [`privileges`], [`seccomp`], [`program`], [`terminal`]: the last steps, the same for both jobs;
+//! * [`control`], [`failure`]: the words to the shim; [`raw`]: system calls.
+//!
+//! Nobody depends on this crate, and nothing here outlives it: libcontainer changes its caller (dumpable flag, oom score,
+//! directory), and all mounts are in a namespace that ends with the last process in it. It has one thread, because setns
+//! and fork ask for that.
+//!
+//! # Decisions
+//! * libcontainer is given a carrier: root, every capability, no filter. The last steps are ours, because its order loads
+//!   filters before it drops ids, its exec loads none, and a filter built per process costs 14 ms.
+//! * The executable is looked up by execve itself with the rights of the user, not checked beforehand.
+//! * An exec's answer comes after execve, so that the client learns of a missing program by an error.
+//! * `start` carries `stage\0message` of a container whose program could not be executed; the process then exits with
+//!   127 (not found), 126 (not executable) or 128.
+//!
+//! # Seams
+//! User namespaces: `exec` already enters one that differs; `rootfs` would idmap layers and sources on their clones, and
+//! the staging directories are 0755. AppArmor and SELinux labels belong into `executor` and `exec`, before the filter.
+
+mod carrier;
+mod control;
+mod create;
+mod device;
+mod directory;
+mod exec;
+mod executor;
+mod failure;
+mod late;
+mod privileges;
+mod program;
+#[expect(unsafe_code, reason = "system calls that nix has not")]
+mod raw;
+mod rootfs;
+mod seccomp;
+mod source;
+mod terminal;
+mod trace;
+mod user;
+
+use std::process::ExitCode;
+
+use nix::sys::stat::{Mode, umask};
+use wire::v1::job::Job;
+
+use control::{Answer, Control};
+use failure::{At, Failure};
+
+fn main() -> ExitCode {
+    match Control::inherited().and_then(|control| serve(&control)) {
+        Ok(()) => ExitCode::SUCCESS,
+        // Without a control socket there is nobody to tell, and stderr is the container's.
+        Err(_) => ExitCode::FAILURE,
+    }
+}
+
+fn serve(control: &Control) -> Result<(), Failure> {
+    match job(control) {
+        Ok(answer) => control.born(answer),
+        Err(failure) => {
+            control.failed(&failure)?;
+            Err(failure)
+        }
+    }
+}
+
+fn job(control: &Control) -> Result<Answer, Failure> {
+    raw::close_all_on_exec().at("launch", || "marking descriptors".into())?;
+    umask(Mode::from_bits_truncate(0o022));
+    match control.job()? {
+        Job::Create(job) => create::create(&job, raw::inherited(wire::inherited::START_FD).ok()),
+        Job::Exec(job) => exec::exec(&job),
+    }
+}

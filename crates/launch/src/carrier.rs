@@ -1,0 +1,104 @@
+//! The specification that libcontainer gets: the true one with everything taken out that it does wrongly or too early.
+//!
+//! It runs as root with every capability and no filter, so that our executor can do the last steps in the right order:
+//! ids, capabilities, filter, limits, working directory, program.
+
+use std::path::PathBuf;
+
+use libcontainer::capabilities::CapabilityExt;
+use libcontainer::oci_spec::runtime::{
+    Capabilities, Capability, LinuxCapabilitiesBuilder, Mount, MountBuilder, Process, Spec,
+    UserBuilder,
+};
+
+use crate::failure::{At, Failure};
+use crate::rootfs::{self, ROOTFS};
+use crate::{raw, source};
+
+const STAGE: &str = "spec";
+
+/// Whether a mount covers /dev or lies below one that does. libcontainer makes devices and links below /dev by path and
+/// removes its ptmx: in a directory of the host that would change the host, so these are mounted after it is done.
+pub(crate) fn is_late(mount: &Mount, all: &[Mount]) -> bool {
+    let covers = |m: &Mount| source::is_bind(m) && m.destination() == "/dev";
+    mount.destination().starts_with("/dev") && source::is_bind(mount) && all.iter().any(covers)
+}
+
+/// The carrier of a true specification whose bind sources are staged in order.
+pub(crate) fn carrier(spec: &Spec) -> Result<Spec, Failure> {
+    let mut carrier = spec.clone();
+    let all = spec.mounts().clone().unwrap_or_default();
+    let late = all.iter().any(|m| is_late(m, &all));
+    let mut mounts = Vec::new();
+    let mut staged = 0;
+    for mount in &all {
+        if is_late(mount, &all) {
+            continue;
+        }
+        let mut mount = mount.clone();
+        if source::is_bind(&mount) {
+            mount.set_source(Some(PathBuf::from(rootfs::staged(staged))));
+            staged += 1;
+        }
+        mounts.push(mount);
+    }
+    if late {
+        mounts.extend(own_dev()?);
+    }
+    carrier.set_mounts(Some(mounts)).set_hooks(None);
+    if let Some(root) = carrier.root_mut() {
+        root.set_path(PathBuf::from(ROOTFS));
+    }
+    if let Some(linux) = carrier.linux_mut() {
+        linux.set_seccomp(None);
+    }
+    let process = carrier.process().as_ref().map(process).transpose()?;
+    carrier.set_process(process);
+    Ok(carrier)
+}
+
+fn process(true_process: &Process) -> Result<Process, Failure> {
+    let doing = || "making the carrier's process".to_owned();
+    let mut process = true_process.clone();
+    let all = held()?;
+    let none = Capabilities::new();
+    // A set that is left out means "unchanged", so all five are there.
+    let capabilities = LinuxCapabilitiesBuilder::default()
+        .bounding(all.clone())
+        .effective(all.clone())
+        .permitted(all)
+        .inheritable(none.clone())
+        .ambient(none)
+        .build()
+        .at(STAGE, doing)?;
+    process
+        .set_user(UserBuilder::default().uid(0_u32).gid(0_u32).build().at(STAGE, doing)?)
+        .set_capabilities(Some(capabilities))
+        // An explicit false makes libcontainer load filters at another time.
+        .set_no_new_privileges(None)
+        .set_rlimits(None)
+        .set_oom_score_adj(None)
+        .set_apparmor_profile(None)
+        .set_cwd(PathBuf::from("/"))
+        // With HOME it does not read the image's passwd.
+        .set_env(Some(vec!["PATH=/".to_owned(), "HOME=/".to_owned()]));
+    Ok(process)
+}
+
+fn held() -> Result<Capabilities, Failure> {
+    let mask = raw::permitted().at(STAGE, || "reading capabilities".into())?;
+    let known = raw::CAPABILITY_NAMES.iter().filter_map(|name| name.parse::<Capability>().ok());
+    Ok(known.filter(|c| mask & c.to_cap().bitmask() != 0).collect())
+}
+
+/// A /dev of the container's own below the one that covers it: libcontainer needs a place to work in, and a terminal.
+fn own_dev() -> Result<Vec<Mount>, Failure> {
+    let mount = |at: &str, kind: &str, options: &[&str]| {
+        let options: Vec<String> = options.iter().map(|o| (*o).to_owned()).collect();
+        let built =
+            MountBuilder::default().destination(at).typ(kind).source(kind).options(options).build();
+        built.at(STAGE, || format!("making the mount at {at}"))
+    };
+    let pts = ["nosuid", "noexec", "newinstance", "ptmxmode=0666", "mode=0620", "gid=5"];
+    Ok(vec![mount("/dev", "tmpfs", &["nosuid", "mode=755"])?, mount("/dev/pts", "devpts", &pts)?])
+}

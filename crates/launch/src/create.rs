@@ -1,0 +1,200 @@
+//! Making a container: everything up to the process that waits to be started.
+
+use std::cell::RefCell;
+use std::fs::{self, File, OpenOptions};
+use std::io::Write;
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::os::unix::fs::FileTypeExt;
+use std::rc::Rc;
+
+use libcontainer::container::builder::ContainerBuilder;
+use libcontainer::oci_spec::runtime::{Process, Spec, UserBuilder};
+use libcontainer::syscall::syscall::SyscallType;
+use wire::v1;
+
+use crate::carrier::{carrier, is_late};
+use crate::control::Answer;
+use crate::executor::LastSteps;
+use crate::failure::{At, Failure, Kind, chain};
+use crate::late::Late;
+use crate::privileges::Privileges;
+use crate::program::Program;
+use crate::rootfs::{self, BUNDLE, CARRIER, Source};
+use crate::trace::{self, Causes};
+use crate::user::{self, Resolved};
+use crate::{device, seccomp, source, terminal};
+
+const STAGE: &str = "spec";
+
+/// Makes the container that the job describes. Its process holds `start` until it runs its program.
+pub(crate) fn create(job: &v1::CreateJob, start: Option<OwnedFd>) -> Result<Answer, Failure> {
+    let mut spec: Spec =
+        serde_json::from_slice(&job.spec).at(STAGE, || "reading the specification".into())?;
+    let rootfs =
+        job.rootfs.as_ref().ok_or_else(|| Failure::invalid(STAGE, "the job has no rootfs"))?;
+    let parts = rootfs::separate(&job.bundle)?;
+    let (sources, late) = sources(&spec, &job.deny_missing)?;
+    if late.is_empty() {
+        device::add(&mut spec, job)?;
+    }
+    let filter = spec.linux().as_ref().and_then(|l| l.seccomp().as_ref());
+    let filter = filter.map(|profile| seccomp::program(profile, &job.seccomp_cache)).transpose()?;
+    parts.pivot(&job.bundle, rootfs, &sources)?;
+    drop(sources);
+    let user = user(job)?;
+    let process = settle(&mut spec, &user, job.set_home)?;
+    set_oom_score(&process)?;
+    write(&format!("{BUNDLE}/config.json"), &spec)?;
+    write(&format!("{CARRIER}/config.json"), &carrier(&spec)?)?;
+    let steps = LastSteps {
+        program: program(&process)?,
+        privileges: Privileges::of(&process, filter),
+        cwd: process.cwd().display().to_string(),
+        uid: user.uid,
+        terminal: process.terminal().unwrap_or(false),
+        late: Rc::new(RefCell::new(late)),
+        start: Rc::new(start),
+    };
+    build(job, steps, user)
+}
+
+fn build(job: &v1::CreateJob, steps: LastSteps, user: Resolved) -> Result<Answer, Failure> {
+    let causes = trace::collect()?;
+    let console = steps.terminal.then(terminal::listen).transpose()?;
+    if console.is_none() {
+        own_stdio(user.uid)?;
+    }
+    let pid = run_libcontainer(&job.container_id, steps, console.is_some())
+        .map_err(|error| failed(&error, causes))?;
+    let terminal = console.as_ref().map(terminal::receive).transpose()?;
+    if terminal.is_some() {
+        // The link to a socket that is nowhere any more.
+        let _gone = fs::remove_file(format!("{BUNDLE}/{}/console-socket", job.container_id));
+    }
+    let born = v1::Born { pid, uid: user.uid, gid: user.gid, groups: user.groups };
+    Ok(Answer { born, terminal })
+}
+
+fn run_libcontainer(
+    id: &str,
+    steps: LastSteps,
+    console: bool,
+) -> Result<i32, libcontainer::error::LibcontainerError> {
+    let container = ContainerBuilder::new(id.to_owned(), SyscallType::default())
+        .with_executor(steps)
+        .with_root_path(BUNDLE)?
+        .with_console_socket(console.then_some(terminal::CONSOLE))
+        .as_init(CARRIER)
+        .with_systemd(false)
+        .with_detach(true)
+        .as_sibling(true)
+        .build()?;
+    Ok(container.pid().map_or(0, nix::unistd::Pid::as_raw))
+}
+
+fn failed(error: &libcontainer::error::LibcontainerError, causes: Causes) -> Failure {
+    let told = causes.told();
+    let text = chain(error);
+    let message = if told.is_empty() { text } else { format!("{text} ({told})") };
+    Failure::new("libcontainer", Kind::Internal, message)
+}
+
+fn sources(spec: &Spec, deny_missing: &[String]) -> Result<(Vec<Source>, Vec<Late>), Failure> {
+    let all = spec.mounts().clone().unwrap_or_default();
+    let (mut staged, mut late) = (Vec::new(), Vec::new());
+    for mount in all.iter().filter(|m| source::is_bind(m)) {
+        let source = source::take(mount, deny_missing)?;
+        if is_late(mount, &all) {
+            late.push(Late::new(source, mount)?);
+        } else {
+            staged.push(source);
+        }
+    }
+    Ok((staged, late))
+}
+
+fn user(job: &v1::CreateJob) -> Result<Resolved, Failure> {
+    let root = rootfs::open()?;
+    rootfs::refuse_links(&root)?;
+    let root_user = v1::User::default();
+    user::resolve(root.as_fd(), job.user.as_ref().unwrap_or(&root_user))
+}
+
+/// Writes the numbers and the home directory into the specification's process.
+fn settle(spec: &mut Spec, user: &Resolved, set_home: bool) -> Result<Process, Failure> {
+    let doing = || "settling the process".to_owned();
+    let mut process =
+        spec.process().clone().ok_or_else(|| Failure::invalid(STAGE, "no process"))?;
+    let numbers = UserBuilder::default()
+        .uid(user.uid)
+        .gid(user.gid)
+        .additional_gids(user.groups.clone())
+        .build()
+        .at(STAGE, doing)?;
+    process.set_user(numbers);
+    let mut env = process.env().clone().unwrap_or_default();
+    match env.iter().find_map(|e| e.strip_prefix("HOME=")) {
+        Some(home) if home.contains(['\n', '\r']) => {
+            return Err(Failure::invalid(STAGE, "HOME contains a line break"));
+        }
+        Some(home) if !home.is_empty() => {}
+        _ if set_home => {
+            env.retain(|e| !e.starts_with("HOME="));
+            env.push(format!("HOME={}", user.home.as_deref().unwrap_or("/")));
+        }
+        _ => {}
+    }
+    process.set_env(Some(env));
+    spec.set_process(Some(process.clone()));
+    Ok(process)
+}
+
+fn program(process: &Process) -> Result<Program, Failure> {
+    let none = Vec::new();
+    Program::new(process.args().as_ref().unwrap_or(&none), process.env().as_ref().unwrap_or(&none))
+}
+
+/// Always written, because the shim's own is inherited else. What may not be set is the least that may.
+pub(crate) fn set_oom_score(process: &Process) -> Result<(), Failure> {
+    let wanted = process.oom_score_adj().unwrap_or(0);
+    let put = |score: i32| {
+        let mut file = OpenOptions::new().write(true).open("/proc/self/oom_score_adj")?;
+        file.write_all(score.to_string().as_bytes())
+    };
+    let lowered = put(wanted).or_else(|refused| match refused.kind() {
+        std::io::ErrorKind::PermissionDenied => put(wanted.max(0)),
+        _ => Err(refused),
+    });
+    match lowered {
+        Err(e) if e.kind() == std::io::ErrorKind::PermissionDenied => Ok(()),
+        other => other.at("oom score", || format!("setting it to {wanted}")),
+    }
+}
+
+/// A process that is not root may open its own /dev/stdout again.
+fn own_stdio(uid: u32) -> Result<(), Failure> {
+    let (stdin, stdout, stderr) = (std::io::stdin(), std::io::stdout(), std::io::stderr());
+    for fd in [stdin.as_fd(), stdout.as_fd(), stderr.as_fd()] {
+        own_pipe(fd, uid).at("stdio", || format!("giving the pipes to user {uid}"))?;
+    }
+    Ok(())
+}
+
+pub(crate) fn own_pipe(fd: BorrowedFd<'_>, uid: u32) -> std::io::Result<()> {
+    let kind = File::from(fd.try_clone_to_owned()?).metadata()?.file_type();
+    if kind.is_fifo() || kind.is_socket() {
+        std::os::unix::fs::fchown(fd, Some(uid), None)
+    } else {
+        Ok(())
+    }
+}
+
+fn write(path: &str, spec: &Spec) -> Result<(), Failure> {
+    let doing = || format!("writing {path}");
+    let text = serde_json::to_vec(spec).at(STAGE, doing)?;
+    let temporary = format!("{path}.{}", std::process::id());
+    let mut file = File::create(&temporary).at(STAGE, doing)?;
+    file.write_all(&text).at(STAGE, doing)?;
+    fs::rename(&temporary, path).at(STAGE, doing)?;
+    Ok(())
+}

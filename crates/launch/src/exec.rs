@@ -1,0 +1,188 @@
+//! A further process in a container. libcontainer's own exec has no filter and no user namespace, so this is ours:
+//! enter by pidfd, fork once (a PID namespace takes children only), assume the privileges, execve.
+
+use std::fs::{self, File, OpenOptions};
+use std::io::{Read, Write};
+use std::os::fd::{AsFd, OwnedFd};
+use std::path::Path;
+
+use libcontainer::oci_spec::runtime::{Process, Spec};
+use nix::fcntl::OFlag;
+use nix::unistd::{pipe2, setsid};
+use wire::v1;
+
+use crate::control::Answer;
+use crate::create::{own_pipe, set_oom_score};
+use crate::failure::{At, Failure, Kind};
+use crate::privileges::Privileges;
+use crate::program::Program;
+use crate::{directory, raw, seccomp, terminal};
+
+const STAGE: &str = "exec";
+const FIELDS: usize = 3;
+
+/// All that the child needs, made before it exists.
+struct Child {
+    program: Program,
+    privileges: Privileges,
+    cwd: String,
+    terminal: Option<OwnedFd>,
+    /// Closed by execve; else it tells why not.
+    told: OwnedFd,
+}
+
+/// Runs a command in the container of a job. It runs when this returns.
+pub(crate) fn exec(job: &v1::ExecJob) -> Result<Answer, Failure> {
+    let process = true_process(job)?;
+    let (spec, process) = process;
+    let filter = spec.linux().as_ref().and_then(|l| l.seccomp().as_ref());
+    let filter = filter.map(|profile| seccomp::program(profile, &job.seccomp_cache)).transpose()?;
+    let user = process.user();
+    let (uid, gid) = (user.uid(), user.gid());
+    let groups = user.additional_gids().clone().unwrap_or_default();
+    set_oom_score(&process)?;
+    join_cgroups(&job.cgroups)?;
+    enter(job.pid)?;
+    let (master, slave) =
+        if job.tty { terminal::open().map(|(m, s)| (Some(m), Some(s)))? } else { (None, None) };
+    own_stdio(slave.as_ref(), uid)?;
+    let (reader, told) = pipe2(OFlag::O_CLOEXEC).at(STAGE, || "making a pipe".into())?;
+    let child = Child {
+        program: Program::new(
+            process.args().as_deref().unwrap_or_default(),
+            process.env().as_deref().unwrap_or_default(),
+        )?,
+        privileges: Privileges::of(&process, filter),
+        cwd: process.cwd().display().to_string(),
+        terminal: slave,
+        told,
+    };
+    let pid = match raw::fork_sibling().at(STAGE, || "forking".into())? {
+        Some(pid) => pid,
+        None => child.run(),
+    };
+    drop(child);
+    wait_until_it_runs(reader)?;
+    Ok(Answer { born: v1::Born { pid, uid, gid, groups }, terminal: master })
+}
+
+/// The container's process, with what the job changes.
+fn true_process(job: &v1::ExecJob) -> Result<(Spec, Process), Failure> {
+    let path = Path::new(&job.bundle).join("config.json");
+    let text = fs::read(&path).at(STAGE, || format!("reading {}", path.display()))?;
+    let spec: Spec =
+        serde_json::from_slice(&text).at(STAGE, || format!("reading {}", path.display()))?;
+    let mut process =
+        spec.process().clone().ok_or_else(|| Failure::invalid(STAGE, "no process"))?;
+    let mut env = process.env().clone().unwrap_or_default();
+    let name = |e: &str| e.split_once('=').map_or(e, |(n, _)| n).to_owned();
+    env.retain(|old| job.env.iter().all(|new| name(new) != name(old)));
+    env.extend(job.env.iter().cloned());
+    if job.tty && !env.iter().any(|e| e.starts_with("TERM=")) {
+        env.push("TERM=xterm".to_owned());
+    }
+    process.set_args(Some(job.args.clone())).set_env(Some(env));
+    if !job.cwd.is_empty() {
+        process.set_cwd(job.cwd.clone().into());
+    }
+    Ok((spec, process))
+}
+
+/// v1 has no birth into a cgroup: this process joins, and its child is born where it is.
+fn join_cgroups(directories: &[String]) -> Result<(), Failure> {
+    for directory in directories {
+        let path = Path::new(directory).join("cgroup.procs");
+        let joined = OpenOptions::new().write(true).open(&path).and_then(|mut f| f.write_all(b"0"));
+        joined.at("cgroup", || format!("joining {directory}"))?;
+    }
+    Ok(())
+}
+
+/// Enters every namespace of the container's process that is not ours already.
+fn enter(pid: i32) -> Result<(), Failure> {
+    let process = raw::pidfd(pid).map_err(|e| {
+        Failure::new(STAGE, Kind::NotFound, format!("the container's process {pid} is gone: {e}"))
+    })?;
+    // Nobody in the container may look into this process, which still has what the host gave it.
+    raw::prctl(libc::PR_SET_DUMPABLE, 0, 0).at(STAGE, || "hiding from the container".into())?;
+    let kinds = [
+        ("user", libc::CLONE_NEWUSER),
+        ("mnt", libc::CLONE_NEWNS),
+        ("pid", libc::CLONE_NEWPID),
+        ("net", libc::CLONE_NEWNET),
+        ("ipc", libc::CLONE_NEWIPC),
+        ("uts", libc::CLONE_NEWUTS),
+        ("cgroup", libc::CLONE_NEWCGROUP),
+    ];
+    let link = |who: &str, name: &str| fs::read_link(format!("/proc/{who}/ns/{name}"));
+    let mut flags = 0;
+    for (name, flag) in kinds {
+        let theirs = link(&pid.to_string(), name)
+            .at(STAGE, || format!("reading the {name} namespace of {pid}"))?;
+        let ours = link("self", name).at(STAGE, || format!("reading our {name} namespace"))?;
+        if theirs != ours {
+            flags |= flag;
+        }
+    }
+    raw::enter(process.as_fd(), flags).at(STAGE, || format!("entering the namespaces of {pid}"))
+}
+
+fn own_stdio(slave: Option<&OwnedFd>, uid: u32) -> Result<(), Failure> {
+    if let Some(slave) = slave {
+        return std::os::unix::fs::fchown(slave, Some(uid), None)
+            .at("terminal", || format!("giving the terminal to user {uid}"));
+    }
+    let (stdin, stdout, stderr) = (std::io::stdin(), std::io::stdout(), std::io::stderr());
+    for fd in [stdin.as_fd(), stdout.as_fd(), stderr.as_fd()] {
+        own_pipe(fd, uid).at("stdio", || format!("giving the pipes to user {uid}"))?;
+    }
+    Ok(())
+}
+
+/// Returns when the program has been executed.
+fn wait_until_it_runs(reader: OwnedFd) -> Result<(), Failure> {
+    let mut text = String::new();
+    File::from(reader).read_to_string(&mut text).at(STAGE, || "waiting for the program".into())?;
+    if text.is_empty() {
+        return Ok(());
+    }
+    let mut fields = text.splitn(FIELDS, '\0');
+    let code = fields.next().unwrap_or_default().to_owned();
+    let kind = match code.as_str() {
+        "127" => Kind::NotFound,
+        "126" => Kind::Refused,
+        _ => Kind::Internal,
+    };
+    let stage = fields.next().unwrap_or_default().to_owned();
+    let message = fields.next().unwrap_or_default().to_owned();
+    let message = if stage == "start" { message } else { format!("{stage}: {message}") };
+    Err(Failure::new("start", kind, message))
+}
+
+impl Child {
+    fn run(&self) -> ! {
+        let (stage, message, code) = match self.prepare() {
+            Ok(()) => {
+                let not_run = self.program.run();
+                ("start", not_run.message, not_run.code)
+            }
+            Err(failure) => (failure.stage, failure.message, 128),
+        };
+        if let Ok(told) = self.told.try_clone() {
+            // The parent waits on the other end; if it is gone nobody needs the message.
+            let _unread =
+                File::from(told).write_all(format!("{code}\0{stage}\0{message}").as_bytes());
+        }
+        raw::leave(code)
+    }
+
+    fn prepare(&self) -> Result<(), Failure> {
+        setsid().at(STAGE, || "making a session".into())?;
+        if let Some(terminal) = &self.terminal {
+            terminal::take(terminal)?;
+        }
+        directory::enter(&self.cwd)?;
+        raw::reset_signals().at(STAGE, || "resetting signals".into())?;
+        self.privileges.assume()
+    }
+}

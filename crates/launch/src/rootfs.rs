@@ -1,0 +1,214 @@
+//! The container's root filesystem: an overlay of the image's layers, and a small staging root around it.
+//!
+//! ```text
+//! /rootfs   the overlay          /proc /sys   as on the host, for libcontainer
+//! /s/N      bind sources         /b           the bundle, which the host sees
+//! /carrier  config.json for libcontainer; vanishes with the last process
+//! ```
+//!
+//! Everything is a detached mount until this process's mount namespace has been cut off from the host's, then it is
+//! attached below a tmpfs, which becomes the root; the host's tree is detached. libcontainer copies that small table.
+
+use std::ffi::{CStr, CString};
+use std::fs::{self, DirBuilder, File};
+use std::os::fd::{AsFd, OwnedFd};
+use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt};
+use std::path::Path;
+
+use nix::fcntl::OFlag;
+use nix::mount::{MntFlags, MsFlags, mount, umount2};
+use nix::sched::{CloneFlags, unshare};
+use nix::sys::stat::{Mode, mkdirat};
+use nix::unistd::{chdir, fchdir, pivot_root};
+use wire::v1;
+
+use crate::failure::{At, Failure};
+use crate::raw::{self, MountAttr};
+
+const STAGE: &str = "rootfs";
+/// Where the overlay is in the staging root.
+pub(crate) const ROOTFS: &str = "/rootfs";
+/// Where the bundle is in the staging root.
+pub(crate) const BUNDLE: &str = "/b";
+/// Where libcontainer finds its specification.
+pub(crate) const CARRIER: &str = "/carrier";
+const DIRECTORIES: [&CStr; 6] = [c"rootfs", c"s", c"proc", c"sys", c"b", c"carrier"];
+const PRIVATE: u64 = libc::MS_PRIVATE;
+
+/// A bind source, not attached anywhere yet.
+#[derive(Debug)]
+pub(crate) struct Source {
+    pub(crate) mount: OwnedFd,
+    pub(crate) is_dir: bool,
+}
+
+/// A mount namespace of our own, with the parts of the staging root still detached.
+#[derive(Debug)]
+pub(crate) struct Parts {
+    bundle: OwnedFd,
+    proc: OwnedFd,
+    sys: OwnedFd,
+}
+
+/// Leaves the host's mount namespace. Nothing may be mounted by path before [`Parts::pivot`] has cut propagation.
+pub(crate) fn separate(bundle: &str) -> Result<Parts, Failure> {
+    unshare(CloneFlags::CLONE_NEWNS).at(STAGE, || "making a mount namespace".into())?;
+    Ok(Parts {
+        bundle: private_clone(bundle, false)?,
+        proc: private_clone("/proc", false)?,
+        sys: private_clone("/sys", true)?,
+    })
+}
+
+fn private_clone(path: &str, recursive: bool) -> Result<OwnedFd, Failure> {
+    let name = c_path(path)?;
+    let clone = raw::clone_tree(raw::here(), &name, recursive)
+        .at(STAGE, || format!("cloning the mount of {path}"))?;
+    raw::set_mount(clone.as_fd(), MountAttr { propagation: PRIVATE, ..MountAttr::default() }, true)
+        .at(STAGE, || format!("making the mount of {path} private"))?;
+    Ok(clone)
+}
+
+impl Parts {
+    /// Makes the staging root out of everything and goes there. Afterwards no path of the host can be reached.
+    pub(crate) fn pivot(
+        self,
+        bundle: &str,
+        rootfs: &v1::Rootfs,
+        sources: &[Source],
+    ) -> Result<(), Failure> {
+        mount(None::<&str>, "/", None::<&str>, MsFlags::MS_REC | MsFlags::MS_SLAVE, None::<&str>)
+            .at(STAGE, || "cutting the mount namespace off".into())?;
+        let root = tmpfs()?;
+        for name in DIRECTORIES {
+            mkdirat(Some(raw::shown(&root)), name, Mode::from_bits_truncate(0o755))
+                .at(STAGE, || format!("making {} in the staging root", name.to_string_lossy()))?;
+        }
+        let over = place(bundle)?;
+        raw::attach(root.as_fd(), over.as_fd())
+            .at(STAGE, || "attaching the staging root".into())?;
+        mount_overlay(rootfs, &root)?;
+        fchdir(raw::shown(&root)).at(STAGE, || "entering the staging root".into())?;
+        for (mount, at) in [(&self.bundle, "b"), (&self.proc, "proc"), (&self.sys, "sys")] {
+            raw::attach(mount.as_fd(), place(at)?.as_fd())
+                .at(STAGE, || format!("attaching {at}"))?;
+        }
+        for (index, source) in sources.iter().enumerate() {
+            attach_source(index, source)?;
+        }
+        pivot_root(".", ".").at(STAGE, || "pivoting into the staging root".into())?;
+        umount2(".", MntFlags::MNT_DETACH).at(STAGE, || "detaching the host's tree".into())?;
+        chdir("/").at(STAGE, || "entering the staging root".into())
+    }
+}
+
+/// The path of a staged bind source.
+pub(crate) fn staged(index: usize) -> String {
+    format!("/s/{index}")
+}
+
+fn attach_source(index: usize, source: &Source) -> Result<(), Failure> {
+    let at = format!("s/{index}");
+    let made = if source.is_dir { fs::create_dir(&at) } else { File::create_new(&at).map(drop) };
+    made.at(STAGE, || format!("making {at} in the staging root"))?;
+    raw::attach(source.mount.as_fd(), place(&at)?.as_fd()).at(STAGE, || format!("attaching {at}"))
+}
+
+pub(crate) fn place(path: &str) -> Result<File, Failure> {
+    fs::OpenOptions::new()
+        .read(true)
+        .custom_flags(OFlag::O_PATH.bits())
+        .open(path)
+        .at(STAGE, || format!("opening {path}"))
+}
+
+fn tmpfs() -> Result<OwnedFd, Failure> {
+    let doing = || "making the staging root".to_owned();
+    let context = raw::fs_open(c"tmpfs").at(STAGE, doing)?;
+    raw::fs_set(context.as_fd(), c"mode", c"755").at(STAGE, doing)?;
+    raw::fs_set(context.as_fd(), c"size", c"16m").at(STAGE, doing)?;
+    raw::fs_mount(context.as_fd()).at(STAGE, doing)
+}
+
+fn mount_overlay(rootfs: &v1::Rootfs, root: &OwnedFd) -> Result<(), Failure> {
+    for dir in [&rootfs.upper, &rootfs.work] {
+        make_dirs(dir, 0o755).at(STAGE, || format!("making {dir}"))?;
+    }
+    // Names relative to here keep a hundred layers within the kernel's limits.
+    chdir(rootfs.dir.as_str()).at(STAGE, || format!("entering {}", rootfs.dir))?;
+    let at = format!("/proc/self/fd/{}/rootfs", raw::shown(root));
+    let overlay = match overlay(rootfs) {
+        Err(e) if e.raw_os_error() == Some(libc::EINVAL) => {
+            return mount_overlay_by_options(rootfs, &at);
+        }
+        made => made.at(STAGE, || {
+            format!("mounting the overlay of {} layers in {}", rootfs.lower.len(), rootfs.dir)
+        })?,
+    };
+    raw::attach(overlay.as_fd(), place(&at)?.as_fd()).at(STAGE, || "attaching the overlay".into())
+}
+
+/// Layer by layer, as kernels from 6.7 on take it.
+fn overlay(rootfs: &v1::Rootfs) -> std::io::Result<OwnedFd> {
+    let text = |s: &str| CString::new(s).map_err(std::io::Error::other);
+    let context = raw::fs_open(c"overlay")?;
+    for layer in &rootfs.lower {
+        raw::fs_set(context.as_fd(), c"lowerdir+", &text(layer)?)?;
+    }
+    raw::fs_set(context.as_fd(), c"upperdir", &text(&rootfs.upper)?)?;
+    raw::fs_set(context.as_fd(), c"workdir", &text(&rootfs.work)?)?;
+    raw::fs_mount(context.as_fd())
+}
+
+fn mount_overlay_by_options(rootfs: &v1::Rootfs, at: &str) -> Result<(), Failure> {
+    let options = format!(
+        "lowerdir={},upperdir={},workdir={}",
+        rootfs.lower.join(":"),
+        rootfs.upper,
+        rootfs.work
+    );
+    mount(Some("overlay"), at, Some("overlay"), MsFlags::empty(), Some(options.as_str()))
+        .at(STAGE, || {
+            format!("mounting the overlay of {} layers in {}", rootfs.lower.len(), rootfs.dir)
+        })
+}
+
+/// Makes a directory of the host and those above it.
+pub(crate) fn make_dirs(path: &str, mode: u32) -> std::io::Result<()> {
+    DirBuilder::new().recursive(true).mode(mode).create(path)
+}
+
+/// Refuses a root in which libcontainer would follow a link out of it: it makes devices and links below /dev by path.
+pub(crate) fn refuse_links(root: &File) -> Result<(), Failure> {
+    for name in [c"dev", c"proc", c"sys"] {
+        let flags = libc::O_PATH | libc::O_NOFOLLOW;
+        let found = match raw::open_below(root.as_fd(), name, flags, raw::RESOLVE_IN_ROOT) {
+            Ok(found) => File::from(found),
+            Err(e) if e.kind() == std::io::ErrorKind::NotFound => continue,
+            Err(e) => {
+                return Err(e)
+                    .at(STAGE, || format!("looking at the image's /{}", name.to_string_lossy()));
+            }
+        };
+        let meta = found.metadata().at(STAGE, || "looking at the image".into())?;
+        if !meta.is_dir() {
+            let name = name.to_string_lossy();
+            return Err(Failure::invalid(STAGE, format!("the image's /{name} is not a directory")));
+        }
+    }
+    Ok(())
+}
+
+/// The root that the container will have.
+pub(crate) fn open() -> Result<File, Failure> {
+    place(ROOTFS)
+}
+
+/// Whether a path is a directory, its own links followed.
+pub(crate) fn is_dir(path: impl AsRef<Path>) -> bool {
+    path.as_ref().is_dir()
+}
+
+pub(crate) fn c_path(path: &str) -> Result<CString, Failure> {
+    CString::new(path).at(STAGE, || format!("reading the path {path:?}"))
+}

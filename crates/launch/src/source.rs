@@ -1,0 +1,149 @@
+//! Bind sources: clones of host mounts, taken before the host's tree is gone, with the propagation that was asked for.
+//!
+//! libcontainer ignores the propagation of a mount, but keeps what its source has when the root's is "shared" (and all
+//! but shared when it is "slave"): so it is set here, on the clone.
+
+use std::fs;
+use std::io::ErrorKind;
+use std::os::fd::AsFd;
+
+use libcontainer::oci_spec::runtime::Mount;
+
+use crate::failure::{At, Failure, Kind};
+use crate::raw::{self, MountAttr};
+use crate::rootfs::{self, Source};
+
+const STAGE: &str = "mount";
+
+/// How later mounts travel between a source and the host.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub(crate) enum Propagation {
+    Private,
+    Slave,
+    Shared,
+}
+
+/// Whether a mount of a specification has a source on the host.
+pub(crate) fn is_bind(mount: &Mount) -> bool {
+    mount.typ().as_deref() == Some("bind") || options(mount).any(|o| o == "bind" || o == "rbind")
+}
+
+/// What a mount's options ask for.
+pub(crate) fn propagation(mount: &Mount) -> Propagation {
+    let one = |option: &str| match option {
+        "rslave" | "slave" => Propagation::Slave,
+        "rshared" | "shared" => Propagation::Shared,
+        _ => Propagation::Private,
+    };
+    options(mount).map(one).max().unwrap_or(Propagation::Private)
+}
+
+/// Takes a clone of a bind mount's source.
+pub(crate) fn take(mount: &Mount, deny_missing: &[String]) -> Result<Source, Failure> {
+    let path = mount.source().as_ref().map(|p| p.display().to_string()).unwrap_or_default();
+    if path.is_empty() {
+        let message = format!("the mount at {} has no source", mount.destination().display());
+        return Err(Failure::invalid(STAGE, message));
+    }
+    let is_dir = make_missing(&path, deny_missing)?;
+    let recursive = !options(mount).any(|o| o == "bind");
+    let name = rootfs::c_path(&path)?;
+    let clone = raw::clone_tree(raw::here(), &name, recursive)
+        .at(STAGE, || format!("cloning the mount of {path}"))?;
+    let wanted = propagation(mount);
+    check(&path, wanted)?;
+    let bits = match wanted {
+        Propagation::Private => libc::MS_PRIVATE,
+        Propagation::Slave => libc::MS_SLAVE,
+        Propagation::Shared => libc::MS_SHARED,
+    };
+    raw::set_mount(
+        clone.as_fd(),
+        MountAttr { propagation: bits, ..MountAttr::default() },
+        recursive,
+    )
+    .at(STAGE, || format!("setting the propagation of {path}"))?;
+    Ok(Source { mount: clone, is_dir })
+}
+
+fn options(mount: &Mount) -> impl Iterator<Item = &str> {
+    mount.options().iter().flatten().map(String::as_str)
+}
+
+/// A missing source is made as a directory, as users of the other runtimes rely on. Says whether it is a directory.
+fn make_missing(path: &str, deny_missing: &[String]) -> Result<bool, Failure> {
+    match fs::metadata(path) {
+        Ok(meta) => Ok(meta.is_dir()),
+        Err(e) if e.kind() == ErrorKind::NotFound => {
+            if deny_missing.iter().any(|d| std::path::Path::new(path).starts_with(d)) {
+                return Err(Failure::new(
+                    STAGE,
+                    Kind::NotFound,
+                    format!("{path} does not exist on the host"),
+                ));
+            }
+            rootfs::make_dirs(path, 0o755).at(STAGE, || format!("making the missing {path}"))?;
+            Ok(true)
+        }
+        Err(e) => Err(e).at(STAGE, || format!("looking at {path}")),
+    }
+}
+
+/// A mount can only receive from the host what the host's mount gives.
+fn check(path: &str, wanted: Propagation) -> Result<(), Failure> {
+    if wanted == Propagation::Private {
+        return Ok(());
+    }
+    let place = rootfs::place(path)?;
+    let id = raw::mount_id(place.as_fd()).at(STAGE, || format!("finding the mount of {path}"))?;
+    let table = fs::read_to_string("/proc/self/mountinfo")
+        .at(STAGE, || "reading the mount table".into())?;
+    let (point, tags) = line(&table, id).ok_or_else(|| {
+        Failure::new(
+            STAGE,
+            Kind::Internal,
+            format!("the mount of {path} is not in the mount table"),
+        )
+    })?;
+    let shared = tags.iter().any(|t| t.starts_with("shared:"));
+    let slave = tags.iter().any(|t| t.starts_with("master:"));
+    match wanted {
+        Propagation::Shared if !shared => {
+            let message = format!(
+                "{path} is on {point}, which is not a shared mount: it cannot be bidirectional"
+            );
+            Err(Failure::invalid(STAGE, message))
+        }
+        Propagation::Slave if !shared && !slave => {
+            let message = format!(
+                "{path} is on {point}, which is neither a shared nor a slave mount: the host cannot propagate into it"
+            );
+            Err(Failure::invalid(STAGE, message))
+        }
+        Propagation::Private | Propagation::Slave | Propagation::Shared => Ok(()),
+    }
+}
+
+/// The mount point and the optional fields of one mount in a mount table.
+fn line(table: &str, id: u64) -> Option<(&str, Vec<&str>)> {
+    table.lines().find_map(|line| {
+        let mut fields = line.split(' ');
+        (fields.next()?.parse::<u64>().ok()? == id).then_some(())?;
+        let point = fields.nth(3)?;
+        let tags = fields.skip(1).take_while(|f| *f != "-").collect();
+        Some((point, tags))
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_line_of_the_mount_table_is_found_with_its_tags() {
+        let table = "21 20 0:5 / / rw - ext4 a rw\n22 21 0:6 / /mnt rw,nosuid shared:7 master:3 - tmpfs b rw\n";
+        assert_eq!(line(table, 22), Some(("/mnt", vec!["shared:7", "master:3"])));
+        assert_eq!(line(table, 21), Some(("/", vec![])));
+        assert_eq!(line(table, 2), None);
+    }
+}
