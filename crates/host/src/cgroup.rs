@@ -19,6 +19,7 @@ mod mounts;
 mod path;
 mod place;
 mod release;
+pub mod stats;
 mod tree;
 mod update;
 
@@ -131,3 +132,6 @@ impl Cgroups {
         point.map(|point| path.under(point))
     }
 }
+
+#[cfg(test)]
+mod tests;

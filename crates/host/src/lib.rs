@@ -15,8 +15,6 @@
 //! | [`shim`] | the client of a shim's socket |
 //! | [`proc`] | facts of /proc, pidfds, clock, random ids |
 //! | [`disk`] | how much a directory or a file system holds |
-//! | [`lock`] | one daemon per root directory |
-//! | [`check`] | what this node has and lacks |
 //!
 //! It may not depend on `engine`, `ledger` or tonic: it knows neither what was promised nor who asked. Of `pod` it uses
 //! only configuration types. tokio is here for readiness of the shim's socket; everything else blocks, and says so.
@@ -28,11 +26,14 @@
 //!   trait, and the unified hierarchy is made here.
 
 pub mod cgroup;
+pub mod disk;
 mod fault;
+pub mod files;
 pub mod netns;
 pub mod proc;
 #[expect(unsafe_code, reason = "the fence: system calls that nix does not wrap")]
 mod raw;
+pub mod seal;
 pub mod shim;
 pub mod shm;
 pub mod spawn;

@@ -6,6 +6,7 @@ use std::fs;
 use std::io;
 use std::os::fd::{AsRawFd, BorrowedFd};
 use std::path::{Path, PathBuf};
+use std::sync::{Arc, Mutex, PoisonError};
 
 use names::Kind;
 use nix::errno::Errno;
@@ -51,18 +52,20 @@ impl PinError {
 #[derive(Debug, Clone)]
 pub struct Pins {
     dir: PathBuf,
+    /// Whether the directory is known to be shared: looked at once, by one thread, as it may have to be mounted.
+    prepared: Arc<Mutex<bool>>,
 }
 
 impl Default for Pins {
     fn default() -> Self {
-        Self { dir: PathBuf::from("/run/netns") }
+        Self::at("/run/netns")
     }
 }
 
 impl Pins {
     /// Pins in a directory of one's own.
     pub fn at(dir: impl Into<PathBuf>) -> Self {
-        Self { dir: dir.into() }
+        Self { dir: dir.into(), prepared: Arc::default() }
     }
 
     /// Where a pin of this name is.
@@ -119,6 +122,15 @@ impl Pins {
     /// As `ip netns` does: the directory is a shared mount of its own, so that a pin made or dropped in one mount
     /// namespace shows in all.
     fn prepare(&self) -> Result<(), FsError> {
+        let mut prepared = self.prepared.lock().unwrap_or_else(PoisonError::into_inner);
+        if !*prepared {
+            self.share()?;
+            *prepared = true;
+        }
+        Ok(())
+    }
+
+    fn share(&self) -> Result<(), FsError> {
         let dir = &self.dir;
         fs::create_dir_all(dir).map_err(FsError::at("make", dir))?;
         let share = || mount(NONE, dir, NONE, MsFlags::MS_SHARED | MsFlags::MS_REC, NONE);
@@ -147,4 +159,38 @@ fn check(name: &str) -> Result<(), PinError> {
         return Err(PinError::Name(name.to_owned()));
     }
     Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use std::os::fd::AsFd;
+    use std::os::unix::fs::MetadataExt;
+
+    use super::*;
+
+    #[test]
+    fn a_pin_keeps_its_namespace_and_goes_once() {
+        let dir = tempfile::tempdir().unwrap();
+        let base = dir.path().join("netns");
+        let pins = Pins::at(&base);
+        assert_eq!(pins.list().unwrap(), Vec::<String>::new());
+        let namespace = fs::File::open("/proc/self/ns/net").unwrap();
+        let inode = namespace.metadata().unwrap().ino();
+        let path = pins.pin(namespace.as_fd(), "ferropod-x").unwrap();
+        assert_eq!(fs::metadata(&path).unwrap().ino(), inode);
+        assert!(is_shared(&base).unwrap());
+        // Again, as recovery may: the same pin, and one mount.
+        pins.pin(namespace.as_fd(), "ferropod-x").unwrap();
+        fs::File::create_new(base.join("somebody-elses")).unwrap();
+        fs::File::create_new(pins.path("ferropod-half-made")).unwrap();
+        let mut names = pins.list().unwrap();
+        names.sort();
+        assert_eq!(names, ["ferropod-half-made", "ferropod-x"]);
+        assert_eq!(pins.unpin("ferropod-x").unwrap(), Released::Now);
+        assert_eq!(pins.unpin("ferropod-x").unwrap(), Released::AlreadyGone);
+        assert_eq!(pins.unpin("ferropod-half-made").unwrap(), Released::Now);
+        assert!(matches!(pins.pin(namespace.as_fd(), "../x"), Err(PinError::Name(_))));
+        umount2(&base, MntFlags::MNT_DETACH).unwrap();
+        assert!(!proc::mounts().unwrap().iter().any(|m| m.point.starts_with(dir.path())));
+    }
 }

@@ -2,6 +2,7 @@
 //!
 //! Everything here is short enough to call anywhere, but reading a mount table of thousands of lines takes milliseconds.
 
+mod counts;
 mod mounts;
 
 use std::collections::BTreeSet;
@@ -15,6 +16,7 @@ use nix::errno::Errno;
 
 use crate::{FsError, raw};
 
+pub use counts::{Counts, States, counts, soft_limit_of_descriptors};
 pub use mounts::{MountInfo, is_mount_point, mounts, mounts_of};
 
 /// Nanoseconds of wall clock since the epoch.

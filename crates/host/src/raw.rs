@@ -4,6 +4,10 @@ use std::ffi::{CStr, CString};
 use std::io;
 use std::os::fd::{AsRawFd, BorrowedFd, FromRawFd, OwnedFd};
 
+use nix::NixPath;
+use nix::errno::Errno;
+use nix::fcntl::OFlag;
+use nix::sys::stat::Mode;
 use tokio::io::Interest;
 use tokio::io::unix::AsyncFd;
 
@@ -123,18 +127,6 @@ pub(crate) fn memfd(name: &CStr) -> io::Result<OwnedFd> {
     owned(fd.into())
 }
 
-/// Whether openat2 resolves inside a directory here: the answer to one harmless call.
-pub(crate) fn openat2_in_root(dir: BorrowedFd<'_>) -> io::Result<OwnedFd> {
-    // SAFETY: all zero is a valid open_how.
-    let mut how: libc::open_how = unsafe { std::mem::zeroed() };
-    how.flags = u64::try_from(libc::O_PATH | libc::O_CLOEXEC).unwrap_or_default();
-    how.resolve = libc::RESOLVE_IN_ROOT;
-    let (how, size) = (&raw const how, size_of::<libc::open_how>());
-    let (dir, path) = (dir.as_raw_fd(), c".".as_ptr());
-    // SAFETY: the string and the structure outlive the call, and the size is the structure's.
-    owned(unsafe { libc::syscall(libc::SYS_openat2, dir, path, how, size) })
-}
-
 /// A string for the kernel; a NUL inside is an invalid argument.
 pub(crate) fn c_string(bytes: impl Into<Vec<u8>>) -> io::Result<CString> {
     CString::new(bytes).map_err(|e| io::Error::new(io::ErrorKind::InvalidInput, e))
@@ -144,4 +136,47 @@ pub(crate) fn c_string(bytes: impl Into<Vec<u8>>) -> io::Result<CString> {
 pub(crate) fn watch(fd: OwnedFd, interest: Interest) -> io::Result<AsyncFd<OwnedFd>> {
     // SAFETY: an `OwnedFd` stays open and has one number until it is dropped, which is with the `AsyncFd`.
     Ok(unsafe { AsyncFd::register_with_interest(fd, interest) }?)
+}
+
+/// Opens a path relative to a directory.
+pub(crate) fn open_at<P: ?Sized + NixPath>(
+    dir: Option<BorrowedFd<'_>>,
+    path: &P,
+    flags: OFlag,
+) -> Result<OwnedFd, Errno> {
+    let dir = dir.map(|dir| dir.as_raw_fd());
+    let fd = nix::fcntl::openat(dir, path, flags | OFlag::O_CLOEXEC, Mode::empty())?;
+    // SAFETY: openat has just returned this descriptor.
+    Ok(unsafe { OwnedFd::from_raw_fd(fd) })
+}
+
+/// Whether a directory is the root of a mount, also of one that shares its device with what it covers.
+pub(crate) fn is_mount_root(dir: BorrowedFd<'_>) -> Result<bool, Errno> {
+    // SAFETY: all zero is a valid statx.
+    let mut found: libc::statx = unsafe { std::mem::zeroed() };
+    let (dir, path, flags) = (dir.as_raw_fd(), c"".as_ptr(), libc::AT_EMPTY_PATH);
+    // SAFETY: the string and the structure outlive the call.
+    let result = unsafe { libc::statx(dir, path, flags, libc::STATX_TYPE, &raw mut found) };
+    Errno::result(result)?;
+    let bit = u64::try_from(libc::STATX_ATTR_MOUNT_ROOT).unwrap_or_default();
+    Ok(found.stx_attributes & bit != 0)
+}
+
+/// Makes a file in a directory, open for writing.
+pub(crate) fn create_at(dir: BorrowedFd<'_>, name: &str, mode: u32) -> Result<OwnedFd, Errno> {
+    let flags = OFlag::O_WRONLY | OFlag::O_CREAT | OFlag::O_EXCL | OFlag::O_CLOEXEC;
+    let mode = Mode::from_bits_truncate(mode);
+    let fd = nix::fcntl::openat(Some(dir.as_raw_fd()), name, flags, mode)?;
+    // SAFETY: openat has just returned this descriptor.
+    Ok(unsafe { OwnedFd::from_raw_fd(fd) })
+}
+
+/// Nobody can change this memfd any more.
+pub(crate) fn seal_all(memfd: BorrowedFd<'_>) -> Result<(), Errno> {
+    use nix::fcntl::{FcntlArg, SealFlag, fcntl};
+    let seals = SealFlag::F_SEAL_SEAL
+        | SealFlag::F_SEAL_SHRINK
+        | SealFlag::F_SEAL_GROW
+        | SealFlag::F_SEAL_WRITE;
+    fcntl(memfd.as_raw_fd(), FcntlArg::F_ADD_SEALS(seals)).map(drop)
 }

@@ -80,3 +80,30 @@ pub fn list(below: &Path) -> Result<Vec<PathBuf>, FsError> {
         mounts.filter(|m| m.kind == "tmpfs" && m.point != below && m.point.starts_with(below));
     Ok(ours.map(|m| m.point).collect())
 }
+
+#[cfg(test)]
+mod tests {
+    use std::os::unix::fs::MetadataExt;
+
+    use super::*;
+
+    #[test]
+    fn a_pods_shm_is_a_bounded_tmpfs_for_all_and_goes_with_what_is_in_it() {
+        let root = tempfile::tempdir().unwrap();
+        let dir = root.path().join("pod/shm");
+        mount(&dir, 1 << 20).unwrap();
+        mount(&dir, 1 << 20).unwrap();
+        assert_eq!(list(root.path()).unwrap(), [dir.clone()], "mounted once");
+        assert_eq!(fs::metadata(&dir).unwrap().mode() & 0o7777, 0o1777);
+        assert_eq!(crate::disk::space(&dir).unwrap().bytes, 1 << 20);
+        let flags = nix::sys::statvfs::statvfs(&dir).unwrap().flags();
+        let expected = nix::sys::statvfs::FsFlags::ST_NOEXEC
+            | nix::sys::statvfs::FsFlags::ST_NODEV
+            | nix::sys::statvfs::FsFlags::ST_NOSUID;
+        assert!(flags.contains(expected), "{flags:?}");
+        crate::files::replace(&dir.join("f"), b"x", 0o600).unwrap();
+        assert_eq!(release(&dir).unwrap(), Released::Now);
+        assert_eq!(release(&dir).unwrap(), Released::AlreadyGone);
+        assert_eq!(list(root.path()).unwrap(), Vec::<PathBuf>::new());
+    }
+}

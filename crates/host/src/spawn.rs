@@ -170,3 +170,75 @@ impl ShimProcess {
         self.pidfd.into()
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use std::io::Read;
+
+    use super::*;
+
+    fn spawn(program: &str, birth: &impl AsFd) -> Result<ShimProcess, SpawnShimError> {
+        let program = fs::File::open(program).unwrap();
+        let null = fs::File::open("/dev/null").unwrap();
+        let sandbox = SandboxId::from_random([3; 32]);
+        let (listener, exits, birth) = (null.as_fd(), null.as_fd(), birth.as_fd());
+        let program = program.as_fd();
+        spawn_shim(&SpawnShim { program, sandbox: &sandbox, listener, birth, exits, cgroup: None })
+    }
+
+    /// `ferropod-shim <id>` of a shell: a script's name that does not exist would end it, so `cat` plays the shim.
+    #[tokio::test]
+    async fn a_shim_finds_its_descriptors_and_nothing_of_the_daemon() {
+        let pipe = nix::unistd::pipe2(nix::fcntl::OFlag::O_CLOEXEC).unwrap();
+        let shim = spawn("/bin/sleep", &pipe.1).unwrap();
+        drop(pipe.1);
+        // `sleep <64 hex digits>` refuses its argument and ends.
+        shim.ended().await.unwrap();
+        shim.ended().await.unwrap();
+        assert!(!shim.signal(libc::SIGKILL).unwrap());
+        assert!(!Path::new(&format!("/proc/{}", shim.pid())).exists(), "no zombie is left");
+        assert!(ShimProcess::adopt(shim.pid(), Some(shim.started())).unwrap().is_none());
+        let mut rest = Vec::new();
+        fs::File::from(pipe.0).read_to_end(&mut rest).unwrap();
+    }
+
+    #[test]
+    fn a_program_that_cannot_be_executed_is_an_error_and_no_process() {
+        let error = spawn("/etc/passwd", &fs::File::open("/dev/null").unwrap()).unwrap_err();
+        let SpawnShimError::Start { source, .. } = error else { panic!("{error}") };
+        assert_eq!(source.raw_os_error(), Some(libc::EACCES));
+    }
+
+    #[test]
+    fn a_living_shim_is_adopted_only_by_its_start_time() {
+        let own = i32::try_from(std::process::id()).unwrap();
+        let started = proc::start_time(own).unwrap().unwrap();
+        assert!(ShimProcess::adopt(own, None).unwrap().is_some());
+        assert!(ShimProcess::adopt(own, Some(started)).unwrap().is_some());
+        assert!(ShimProcess::adopt(own, Some(started + 1)).unwrap().is_none());
+    }
+
+    #[test]
+    fn a_born_process_has_an_empty_environment_its_own_session_and_only_its_descriptors() {
+        let out = nix::unistd::pipe2(nix::fcntl::OFlag::O_CLOEXEC).unwrap();
+        let null = fs::File::open("/dev/null").unwrap();
+        let program = fs::File::open("/bin/sh").unwrap();
+        let script = c"tr '\\0' ' ' < /proc/$$/environ; for f in /proc/$$/fd/*; do echo ${f##*/}; done; cut -d' ' -f6 /proc/$$/stat; echo $$; pwd; grep SigIgn /proc/$$/status";
+        let args = [CString::from(c"sh"), c"-c".into(), script.into()];
+        let fds = [null.as_fd(), out.1.as_fd(), null.as_fd(), null.as_fd()];
+        let birth = raw::Birth { program: program.as_fd(), args: &args, fds: &fds, cgroup: None };
+        let born = raw::spawn(&birth).unwrap();
+        drop(out.1);
+        let mut text = String::new();
+        fs::File::from(out.0).read_to_string(&mut text).unwrap();
+        waitid(Id::PIDFd(born.pidfd.as_fd()), WaitPidFlag::WEXITED).unwrap();
+        let lines: Vec<&str> = text.lines().collect();
+        let pid = born.pid.to_string();
+        assert_eq!(lines[..4], ["0", "1", "2", "3"], "{text}");
+        assert_eq!(
+            lines[lines.len() - 4..],
+            [&pid, &pid, "/", "SigIgn:\t0000000000000000"],
+            "{text}"
+        );
+    }
+}

@@ -2,10 +2,14 @@
 
 use std::ffi::OsString;
 use std::fs;
-use std::os::unix::ffi::{OsStrExt, OsStringExt};
+use std::os::fd::AsFd;
+use std::os::unix::ffi::OsStringExt;
 use std::path::{Path, PathBuf};
 
-use crate::FsError;
+use nix::errno::Errno;
+use nix::fcntl::OFlag;
+
+use crate::{FsError, raw};
 
 /// One line of mountinfo.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -32,9 +36,13 @@ pub fn mounts_of(pid: &str) -> Result<Vec<MountInfo>, FsError> {
     Ok(bytes.split(|b| *b == b'\n').filter_map(parse).collect())
 }
 
-/// Whether something is mounted at exactly this path, which has no symlink in it.
+/// Whether something is mounted at exactly this path. A missing path has nothing.
 pub fn is_mount_point(path: &Path) -> Result<bool, FsError> {
-    Ok(mounts()?.iter().any(|mount| mount.point == path))
+    match raw::open_at(None, path, OFlag::O_PATH | OFlag::O_NOFOLLOW) {
+        Ok(fd) => raw::is_mount_root(fd.as_fd()).map_err(FsError::at("look at", path)),
+        Err(Errno::ENOENT) => Ok(false),
+        Err(error) => Err(FsError::new("open", path, error)),
+    }
 }
 
 fn parse(line: &[u8]) -> Option<MountInfo> {
@@ -69,13 +77,6 @@ fn unescape(field: &[u8]) -> PathBuf {
     PathBuf::from(OsString::from_vec(out))
 }
 
-impl MountInfo {
-    /// Whether it lies below this directory, or at it.
-    pub fn is_in(&self, dir: &Path) -> bool {
-        self.point.starts_with(dir) && !dir.as_os_str().as_bytes().is_empty()
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -88,5 +89,7 @@ mod tests {
         assert_eq!(mount.point, Path::new("/mnt 2\\x"));
         assert!(!parse(b"1 1 0:1 / / rw - proc proc rw").unwrap().shared);
         assert!(mounts().unwrap().iter().any(|m| m.point == Path::new("/proc")));
+        let is = |path: &str| is_mount_point(Path::new(path)).unwrap();
+        assert!(is("/proc") && !is("/proc/self") && !is("/nonexistent"));
     }
 }

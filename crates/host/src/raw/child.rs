@@ -47,8 +47,10 @@ struct Layout {
 pub(crate) fn spawn(birth: &Birth<'_>) -> io::Result<Newborn> {
     let raised = birth.fds.iter().map(raise).collect::<io::Result<Vec<OwnedFd>>>()?;
     let program = raise(&birth.program)?;
-    let (report_in, report_out) = nix::unistd::pipe2(nix::fcntl::OFlag::O_CLOEXEC)?;
-    let report_out = raise(&report_out)?;
+    let (report_in, low) = nix::unistd::pipe2(nix::fcntl::OFlag::O_CLOEXEC)?;
+    let report_out = raise(&low)?;
+    // Two write ends would keep the report from ending.
+    drop(low);
     let end = std::ptr::null();
     let layout = Layout {
         program: program.as_raw_fd(),
