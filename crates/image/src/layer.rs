@@ -1,6 +1,7 @@
 //! A layer in one pass: its compressed bytes are hashed, inflated, hashed again and unpacked as they come.
 
 pub(crate) mod inflate;
+pub(crate) mod node;
 pub(crate) mod tar;
 pub(crate) mod tree;
 
@@ -97,7 +98,7 @@ pub(crate) fn unpack<R: BufRead>(
     limits: &TarLimits,
 ) -> Result<Unpacked, LayerError> {
     let step = |step| move |source| LayerError::Directory { step, source };
-    let root = tree::open_directory(into).map_err(step("open"))?;
+    let root = node::open_directory(into).map_err(step("open"))?;
     let sync = root.try_clone().map_err(step("open"))?;
     let unpacked = stream(source, expected, root, limits)?;
     rustix::fs::syncfs(&sync).map_err(|e| step("sync")(e.into()))?;

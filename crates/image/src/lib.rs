@@ -22,6 +22,8 @@
 //!   the layers from under a running container. [`Images::recovered`] says when the pins have been repeated.
 //! * Redirects, retries and resumption are ours, not the HTTP library's: no secret follows a redirect to another host.
 //! * A client lives as long as its pull: an idle daemon holds neither connections nor trust store.
+//! * Measured (`tests/speed.rs`, release, two cores, tmpfs, registry on loopback, 8 layers of 413 MB): gzip of 240 MB in 0.80 s
+//!   with 1.3 CPU seconds, zstd of 204 MB in 0.65 s with 1.0, removal answered in 0.1 to 4 ms.
 //! * ring rather than aws-lc for TLS: seconds instead of minutes to build. SHA-256 is the sha2 crate's, which uses the same
 //!   instructions.
 

@@ -4,12 +4,13 @@ use std::collections::HashMap;
 use std::io;
 use std::sync::{Arc, Mutex, PoisonError, Weak};
 
-use futures::{StreamExt, TryStreamExt, stream};
+use futures::{StreamExt, stream};
 use names::{ImageId, Kind};
 use thiserror::Error;
+use tokio_util::sync::CancellationToken;
 
 use crate::digest::Digest;
-use crate::layer::{self, Expected, LayerError, Unpacked, tree};
+use crate::layer::{self, Expected, LayerError, Unpacked, node};
 use crate::manifest::{self, Document, DocumentError, Manifest, Part};
 use crate::options::Options;
 use crate::progress::Counters;
@@ -178,22 +179,37 @@ impl Puller {
         commit(&self.store, &config.bytes, layers, names).await
     }
 
+    /// All layers, lowest first. After a failure the others are ended and waited for, so that nothing of them is left.
     async fn layers(
         &self,
         registry: &Registry,
         wanted: &[Wanted],
         counters: &Arc<Counters>,
     ) -> Result<Vec<Got>, PullStep> {
+        let stop = CancellationToken::new();
         let fetches: Vec<_> = wanted
             .iter()
             .enumerate()
-            .map(|(at, one)| async move {
-                self.layer(registry, *one, counters).await.map(|got| (at, got))
+            .map(|(at, one)| {
+                let fetch = self.layer(registry, *one, counters, stop.clone());
+                async move { fetch.await.map(|got| (at, got)) }
             })
             .collect();
-        let at_once = self.options.layers_at_once.max(1);
-        let mut got: Vec<(usize, Got)> =
-            stream::iter(fetches).buffer_unordered(at_once).try_collect().await?;
+        let mut fetches =
+            stream::iter(fetches).buffer_unordered(self.options.layers_at_once.max(1));
+        let (mut got, mut failed) = (Vec::new(), None);
+        while let Some(fetched) = fetches.next().await {
+            match fetched {
+                Ok(layer) => got.push(layer),
+                Err(error) => {
+                    stop.cancel();
+                    failed.get_or_insert(error);
+                }
+            }
+        }
+        if let Some(error) = failed {
+            return Err(error);
+        }
         got.sort_by_key(|(at, _)| *at);
         Ok(got.into_iter().map(|(_, got)| got).collect())
     }
@@ -203,9 +219,11 @@ impl Puller {
         registry: &Registry,
         wanted: Wanted,
         counters: &Arc<Counters>,
+        stop: CancellationToken,
     ) -> Result<Got, PullStep> {
         let lock = self.layer_lock(wanted.diff_id);
-        let _alone = lock.lock().await;
+        // Cancel-safe: a lock that was not yet had is not missed.
+        let _alone = stop.run_until_cancelled(lock.lock()).await.ok_or(PullStep::GivenUp)?;
         if let Some(held) = self.store.hold(&wanted.diff_id) {
             counters.bytes(wanted.part.size);
             counters.layer();
@@ -219,7 +237,10 @@ impl Puller {
         let unpack = tokio::task::spawn_blocking(move || {
             unpack(temporary, |path| layer::unpack(chunks, expected, path, &limits))
         });
-        let (fetched, unpacked) = tokio::join!(registry.blob(wanted.part, sink), unpack);
+        // Cancel-safe: the stream ends without its proper end, and the unpacking side gives up.
+        let fetch = stop.run_until_cancelled(registry.blob(wanted.part, sink));
+        let (fetched, unpacked) = tokio::join!(fetch, unpack);
+        let fetched = fetched.ok_or(PullStep::GivenUp)?;
         let digest = wanted.part.digest;
         let unpacked = unpacked.map_err(|_| PullStep::GivenUp)?;
         // When both sides failed, the one that began it knows more.
@@ -311,7 +332,7 @@ pub(crate) async fn commit(
 
 /// Layers are unpacked without their parents; what they only implied is taken from there now.
 fn adopt(store: &Store, layers: &[Got]) -> io::Result<()> {
-    let open = |held: &Held| tree::open_directory(&store.layer_path(held.record.number));
+    let open = |held: &Held| node::open_directory(&store.layer_path(held.record.number));
     for (at, (held, implied)) in layers.iter().enumerate() {
         if implied.is_empty() || at == 0 {
             continue;
@@ -319,7 +340,7 @@ fn adopt(store: &Store, layers: &[Got]) -> io::Result<()> {
         let below = layers.iter().take(at).rev().map(|(held, _)| open(held));
         let below = below.collect::<Result<Vec<_>, _>>()?;
         let upper = open(held)?;
-        tree::adopt(&upper, implied, &below)?;
+        node::adopt(&upper, implied, &below)?;
         rustix::fs::syncfs(&upper)?;
     }
     Ok(())

@@ -11,8 +11,8 @@ use std::sync::Arc;
 use rustix::fs::{Mode, OFlags, ResolveFlags};
 
 use crate::layer::inflate::{Hashed, Inflated};
+use crate::layer::node::open_directory;
 use crate::layer::tar::{Kind, Reader};
-use crate::layer::tree::open_directory;
 use crate::options::TarLimits;
 
 const MAX_MEMBERS: usize = 100_000;

@@ -12,7 +12,7 @@ use rustix::fs::{AtFlags, Dir, FileType, Mode, OFlags, ResolveFlags, Stat};
 use rustix::io::Errno;
 use tar::{Builder, EntryType, Header};
 
-use crate::layer::tree::open_directory;
+use crate::layer::node::open_directory;
 
 const MAX_XATTRS: usize = 64 << 10;
 /// Longest name that a header holds by itself.
@@ -209,7 +209,7 @@ fn xattrs(fd: &OwnedFd) -> io::Result<Vec<Xattr>> {
     };
     names.truncate(length);
     let mut found = Vec::new();
-    for name in names.split(|b| *b == 0).filter(|name| crate::layer::tree::may_set(name)) {
+    for name in names.split(|b| *b == 0).filter(|name| crate::layer::node::may_set(name)) {
         let mut value = vec![0; MAX_XATTRS];
         let length = rustix::fs::fgetxattr(fd, OsStr::from_bytes(name), value.as_mut_slice())?;
         value.truncate(length);

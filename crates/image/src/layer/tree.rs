@@ -14,11 +14,12 @@ use std::os::fd::{AsFd, OwnedFd};
 use std::rc::Rc;
 
 use rustix::fs::{
-    AtFlags, CWD, FileType, Gid, Mode, OFlags, ResolveFlags, Timespec, Timestamps, Uid, XattrFlags,
+    AtFlags, FileType, Gid, Mode, OFlags, ResolveFlags, Timespec, Timestamps, Uid, XattrFlags,
 };
 use rustix::io::Errno;
 use thiserror::Error;
 
+use super::node::{is_whiteout, may_set, node, opaque, open_plain, same_place};
 use super::tar::{Entry, Kind, Reader, Segment, TarError};
 use crate::options::TarLimits;
 use crate::sweep;
@@ -484,42 +485,6 @@ impl Tree {
     }
 }
 
-/// Gives the directories that `upper` only implied the owner and mode they have in the nearest layer below.
-pub(crate) fn adopt(upper: &OwnedFd, implied: &[Vec<u8>], below: &[OwnedFd]) -> io::Result<()> {
-    for path in implied {
-        let Some(found) = below.iter().find_map(|lower| {
-            let fd = open_plain(lower, path).ok()?;
-            rustix::fs::fstat(&fd).ok()
-        }) else {
-            continue;
-        };
-        let fd = open_plain(upper, path)?;
-        rustix::fs::fchown(
-            &fd,
-            Some(Uid::from_raw(found.st_uid)),
-            Some(Gid::from_raw(found.st_gid)),
-        )?;
-        rustix::fs::fchmod(&fd, Mode::from_raw_mode(found.st_mode & 0o7777))?;
-    }
-    Ok(())
-}
-
-pub(crate) fn open_directory(path: &std::path::Path) -> io::Result<OwnedFd> {
-    let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::NOFOLLOW | OFlags::CLOEXEC;
-    Ok(rustix::fs::openat(CWD, path, flags, Mode::empty())?)
-}
-
-fn open_plain(root: &OwnedFd, path: &[u8]) -> Result<OwnedFd, Errno> {
-    let path: &[u8] = if path.is_empty() { b"." } else { path };
-    rustix::fs::openat2(
-        root,
-        path,
-        OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC,
-        Mode::empty(),
-        ResolveFlags::IN_ROOT | ResolveFlags::NO_SYMLINKS,
-    )
-}
-
 fn write_payload<R: BufRead>(
     fd: &OwnedFd,
     mut at: u64,
@@ -545,41 +510,6 @@ fn write_payload<R: BufRead>(
         });
     }
     Ok(())
-}
-
-fn opaque(directory: &OwnedFd) -> io::Result<()> {
-    Ok(rustix::fs::fsetxattr(directory, c"trusted.overlay.opaque", b"y", XattrFlags::empty())?)
-}
-
-fn node(
-    parent: &OwnedFd,
-    name: &CString,
-    kind: FileType,
-    (major, minor): (u32, u32),
-) -> Result<(), Errno> {
-    let device = rustix::fs::makedev(major, minor);
-    rustix::fs::mknodat(parent, name, kind, Mode::from_raw_mode(0o600), device)
-}
-
-fn is_whiteout(parent: &OwnedFd, name: &CString) -> bool {
-    rustix::fs::statat(parent, name, AtFlags::SYMLINK_NOFOLLOW).is_ok_and(|stat| {
-        FileType::from_raw_mode(stat.st_mode) == FileType::CharacterDevice && stat.st_rdev == 0
-    })
-}
-
-fn same_place(a: &OwnedFd, a_name: &CString, b: &OwnedFd, b_name: &CString) -> bool {
-    let inode = |fd: &OwnedFd, name: &CString| {
-        rustix::fs::statat(fd, name, AtFlags::SYMLINK_NOFOLLOW).ok().map(|s| (s.st_dev, s.st_ino))
-    };
-    let first = inode(a, a_name);
-    first.is_some() && first == inode(b, b_name)
-}
-
-/// `trusted.*` would let a layer speak to overlayfs (redirects, opaque); labels are the node's to give.
-pub(crate) fn may_set(key: &[u8]) -> bool {
-    key == b"security.capability"
-        || key.starts_with(b"user.")
-        || key.starts_with(b"system.posix_acl_")
 }
 
 fn owner(entry: &Entry) -> Result<(Uid, Gid), TreeError> {

@@ -19,7 +19,8 @@ struct Victim {
 
 impl Victim {
     fn new() -> Self {
-        let dir = tempfile::tempdir().unwrap();
+        // In memory: a disk's own moods would be taken for the time of unpacking.
+        let dir = TempDir::new_in("/dev/shm").unwrap();
         std::fs::create_dir(dir.path().join("layer")).unwrap();
         put(&dir.path().join("secret"), b"secret");
         Self { dir }
