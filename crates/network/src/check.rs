@@ -64,8 +64,12 @@ fn forward_policy(config: &Config) -> Finding {
     let chains = chains().unwrap_or_default();
     let mut dropping: Vec<String> = chains.iter().filter_map(Chain::drops).collect();
     let legacy = [
-        ("/proc/net/ip_tables_names", "iptables-legacy", raw::forward_policy as fn() -> _),
-        ("/proc/net/ip6_tables_names", "ip6tables-legacy", raw::forward_policy_ipv6),
+        (
+            "/proc/thread-self/net/ip_tables_names",
+            "iptables-legacy",
+            raw::forward_policy as fn() -> _,
+        ),
+        ("/proc/thread-self/net/ip6_tables_names", "ip6tables-legacy", raw::forward_policy_ipv6),
     ];
     for (names, tool, policy) in legacy {
         // To ask for a table is to make it, so only one that is there is asked for.
