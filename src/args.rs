@@ -107,16 +107,14 @@ pub(crate) enum Image {
     Import {
         /// Directory or file
         path: PathBuf,
-        /// Name for an image that brings none
-        #[arg(long = "name", value_name = "REFERENCE")]
-        reference: Option<String>,
     },
-    /// Write an image to an OCI archive
+    /// Write images to an archive, an OCI layout and docker archive at once
     Export {
-        /// Reference or id
-        image: String,
         /// File to write
         path: PathBuf,
+        /// References or ids
+        #[arg(required = true)]
+        images: Vec<String>,
     },
 }
 

@@ -7,6 +7,7 @@
 //! | [`network`] | [`engine::world::Network`] |
 //! | [`images`] | [`engine::world::Images`] |
 //! | [`shims`], [`exec`] | [`engine::world::Shims`]: processes |
+//! | [`meter`] | [`crate::cri::usage::Meter`]: what pods use |
 //! | [`facts`] | what the node is |
 //!
 //! Blocking work goes to the blocking threads; nothing here decides.
@@ -15,6 +16,7 @@ pub(crate) mod exec;
 pub(crate) mod facts;
 pub(crate) mod host;
 pub(crate) mod images;
+pub(crate) mod meter;
 pub(crate) mod network;
 pub(crate) mod place;
 pub(crate) mod shims;
@@ -49,6 +51,7 @@ pub(crate) struct Rooms {
     pub(crate) shm_size: u64,
     pub(crate) programs: Programs,
     pub(crate) shims: shims::Held,
+    pub(crate) kept: meter::Kept,
 }
 
 impl std::ops::Deref for Node {
@@ -84,6 +87,7 @@ pub(crate) async fn assemble(config: &Config) -> anyhow::Result<Ferropod> {
         shm_size: config.runtime.shm_size.bytes(),
         programs,
         shims: shims::Held::default(),
+        kept: meter::Kept::default(),
     }));
     recover(config, node).await
 }

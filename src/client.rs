@@ -1,5 +1,6 @@
 //! `ferropod image …`: asks the daemon on its socket, and shows the answer.
 
+use std::fs::File;
 use std::io::{self, BufRead, IsTerminal, Write};
 use std::path::{Path, PathBuf};
 
@@ -29,8 +30,8 @@ pub(crate) fn run(socket: &Path, command: args::Image) -> anyhow::Result<()> {
             args::Image::Pull { reference, creds } => pull(&mut client, reference, creds).await,
             args::Image::Ls { filter, quiet } => list(&mut client, filter, quiet).await,
             args::Image::Rm { images } => remove(&mut client, images).await,
-            args::Image::Import { path, reference } => import(&mut client, &path, reference).await,
-            args::Image::Export { image, path } => export(&mut client, image, &path).await,
+            args::Image::Import { path } => import(&mut client, &path).await,
+            args::Image::Export { path, images } => export(&mut client, &path, images).await,
         }
     })
 }
@@ -93,16 +94,25 @@ async fn remove(client: &mut Client, references: Vec<String>) -> anyhow::Result<
     }
 }
 
-async fn import(client: &mut Client, path: &Path, reference: Option<String>) -> anyhow::Result<()> {
-    let reference = reference.unwrap_or_default();
-    let request = ImportRequest { path: absolute(path)?, reference };
+async fn import(client: &mut Client, path: &Path) -> anyhow::Result<()> {
+    let request = ImportRequest { path: absolute(path)? };
     let images = client.import(request).await.map_err(said)?.into_inner().images;
     images.iter().flat_map(rows).try_for_each(|row| say(&row))
 }
 
-async fn export(client: &mut Client, reference: String, path: &Path) -> anyhow::Result<()> {
-    let request = ExportRequest { reference, path: absolute(path)? };
-    let size = client.export(request).await.map_err(said)?.into_inner().size;
+/// The file has its name only when it is whole.
+async fn export(client: &mut Client, path: &Path, references: Vec<String>) -> anyhow::Result<()> {
+    let request = ExportRequest { references };
+    let mut pieces = client.export(request).await.map_err(said)?.into_inner();
+    let mut unready = path.as_os_str().to_owned();
+    unready.push("~");
+    let mut file = File::create(&unready).with_context(|| format!("create {}", path.display()))?;
+    let mut size = 0;
+    while let Some(piece) = pieces.message().await.map_err(said)? {
+        file.write_all(&piece.data).with_context(|| format!("write {}", path.display()))?;
+        size += piece.data.len() as u64;
+    }
+    std::fs::rename(&unready, path).with_context(|| format!("name {}", path.display()))?;
     say(&format!("{} ({})", path.display(), indicatif::HumanBytes(size)))
 }
 

@@ -90,7 +90,6 @@ pub(crate) enum NetworkMode {
 pub(crate) struct Cni {
     pub(crate) config_dir: PathBuf,
     pub(crate) bin_dirs: Vec<PathBuf>,
-    pub(crate) cache_dir: PathBuf,
     pub(crate) timeout: Span,
 }
 
@@ -161,6 +160,21 @@ impl Config {
     /// Where the daemon listens.
     pub(crate) fn socket(&self) -> PathBuf {
         self.socket.clone().unwrap_or_else(|| self.state.join("ferropod.sock"))
+    }
+
+    /// What people who ask the daemon are shown; `stateDir` is what critest looks for.
+    pub(crate) fn shown(&self) -> serde_json::Value {
+        serde_json::json!({
+            "rootDir": self.root,
+            "stateDir": self.state,
+            "socket": self.socket(),
+            "networkMode": format!("{:?}", self.network.mode),
+            "podCidrs": self.network.pod_cidrs,
+            "cniConfigDir": self.network.cni.config_dir,
+            "cniBinDirs": self.network.cni.bin_dirs,
+            "capabilities": self.runtime.capabilities,
+            "rlimits": self.runtime.rlimits,
+        })
     }
 
     /// The directory of ferropod-shim and ferropod-launch; unset, it is this program's own.
@@ -246,7 +260,6 @@ impl Default for Cni {
         Self {
             config_dir: "/etc/cni/net.d".into(),
             bin_dirs: vec!["/opt/cni/bin".into()],
-            cache_dir: "/var/lib/cni/cache".into(),
             timeout: Span(Duration::from_secs(60)),
         }
     }

@@ -3,8 +3,9 @@
 //! | module | holds |
 //! |---|---|
 //! | `service` | the tables of RPCs, each with the function that answers it |
-//! | `sandbox`, `container`, `exec`, `events`, `runtime`, `image`, `stats` | those functions, by what they are about |
+//! | `sandbox`, `container`, `exec`, `events`, `runtime`, `image`, `stats`, `metrics` | those functions, by what they are about |
 //! | `command_line` | what `ferropod image …` asks |
+//! | [`usage`] | what is measured, and by whom |
 //! | [`parse`] | the wire's words as our own; every field checked, errors with its path |
 //! | `reply` | our own words as the wire's |
 //! | `batch` | lists that outgrow a message |
@@ -31,6 +32,7 @@ mod container;
 mod events;
 mod exec;
 mod image;
+mod metrics;
 pub(crate) mod parse;
 mod reply;
 mod runtime;
@@ -38,6 +40,7 @@ mod sandbox;
 mod service;
 mod stats;
 pub(crate) mod status;
+pub(crate) mod usage;
 
 /// What a message may hold, both ways; the kubelet's client has the same bound.
 pub(crate) const MESSAGE_MAX: usize = 16 << 20;
@@ -52,6 +55,8 @@ pub(crate) struct Services<W: World> {
     pub(crate) images: ::image::Images,
     pub(crate) network: network::Network,
     pub(crate) node: Arc<Node>,
+    /// What CPU usage was when it was last asked for.
+    pub(crate) rates: Arc<usage::Rates>,
     /// True from the moment when the daemon is told to stop.
     pub(crate) stop: watch::Receiver<bool>,
 }
@@ -74,12 +79,13 @@ impl<W: World> Clone for Services<W> {
             images: self.images.clone(),
             network: self.network.clone(),
             node: Arc::clone(&self.node),
+            rates: Arc::clone(&self.rates),
             stop: self.stop.clone(),
         }
     }
 }
 
-impl<W: World> Services<W> {
+impl<W: World + usage::Meter> Services<W> {
     /// All of it, ready to be served.
     pub(crate) fn routes(&self) -> Routes {
         let runtime = RuntimeServiceServer::new(self.clone())

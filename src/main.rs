@@ -96,6 +96,7 @@ fn services(
             recursive_read_only: rooms.facts.recursive_read_only,
             config: config.shown(),
         }),
+        rates: Arc::default(),
         stop,
         engine,
     }

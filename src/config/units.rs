@@ -6,15 +6,27 @@ use serde::{Deserialize, Deserializer, de::Error};
 
 /// A span of time: a number and `ms`, `s`, `m` or `h`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) struct Span(pub(crate) Duration);
+pub(crate) struct Span(pub(super) Duration);
 
 /// A number of bytes: a number and, for large ones, `KiB`, `MiB`, `GiB` or `TiB`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) struct Size(pub(crate) u64);
+pub(crate) struct Size(pub(super) u64);
 
 const SPANS: [(&str, u64); 4] = [("ms", 1), ("s", 1000), ("m", 60_000), ("h", 3_600_000)];
 const SIZES: [(&str, u64); 5] =
     [("KiB", 1 << 10), ("MiB", 1 << 20), ("GiB", 1 << 30), ("TiB", 1 << 40), ("", 1)];
+
+impl Span {
+    pub(crate) fn duration(self) -> Duration {
+        self.0
+    }
+}
+
+impl Size {
+    pub(crate) fn bytes(self) -> u64 {
+        self.0
+    }
+}
 
 impl<'de> Deserialize<'de> for Span {
     fn deserialize<D: Deserializer<'de>>(from: D) -> Result<Self, D::Error> {

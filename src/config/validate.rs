@@ -74,7 +74,6 @@ fn network(config: &Config) -> Checked {
     let mtu = network.mtu.is_none_or(|mtu| (1280..=65_535).contains(&mtu));
     that(mtu, "network.mtu", || "must lie between 1280 and 65535".to_owned())?;
     absolute("network.cni.config_dir", &network.cni.config_dir)?;
-    absolute("network.cni.cache_dir", &network.cni.cache_dir)?;
     for (index, dir) in network.cni.bin_dirs.iter().enumerate() {
         absolute(&format!("network.cni.bin_dirs[{index}]"), dir)?;
     }

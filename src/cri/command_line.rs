@@ -1,5 +1,6 @@
 //! What `ferropod image …` asks.
 
+use std::io::{self, Write};
 use std::time::Duration;
 
 use ::image::{Credentials, Image, Reference, Secret};
@@ -9,10 +10,13 @@ use cri_proto::cli::pull_response::Step;
 use engine::world::World;
 use tokio::sync::mpsc;
 use tokio_stream::wrappers::ReceiverStream;
-use tonic::{Request, Response, Status};
+use tonic::{Request, Response};
 
 use super::batch::Batches;
 use super::{Answer, Services, Wire, status};
+
+/// How much of an archive travels in one message.
+const PIECE: usize = 1 << 20;
 
 /// How often a person sees a bar move.
 const GLANCE: Duration = Duration::from_millis(100);
@@ -49,12 +53,48 @@ impl<W: World> Images for Services<W> {
         Ok(Response::new(cli::RemoveResponse { removed, absent }))
     }
 
-    async fn import(&self, _: Request<cli::ImportRequest>) -> Wire<cli::ImportResponse> {
-        Err(status::unsupported("import"))
+    async fn import(&self, request: Request<cli::ImportRequest>) -> Wire<cli::ImportResponse> {
+        let imported = self.images.import(request.into_inner().path.into()).await;
+        let imported = imported.map_err(|error| status::of(error.kind(), &error))?;
+        let found = imported.iter().filter_map(|one| self.images.find(one.id.as_str()));
+        let images = found.map(|image| reply(&image)).collect();
+        Ok(Response::new(cli::ImportResponse { images }))
     }
 
-    async fn export(&self, _: Request<cli::ExportRequest>) -> Wire<cli::ExportResponse> {
-        Err(status::unsupported("export"))
+    type ExportStream = Batches<cli::ExportResponse>;
+
+    async fn export(&self, request: Request<cli::ExportRequest>) -> Wire<Self::ExportStream> {
+        let references = request.into_inner().references;
+        let (pieces, stream) = mpsc::channel(4);
+        let images = self.images.clone();
+        tokio::spawn(async move {
+            let done = images.export(references, Pieces { to: pieces.clone() }).await;
+            if let Err(error) = done {
+                // An error means that nobody waits for it any more.
+                drop(pieces.send(Err(status::of(error.kind(), &error))).await);
+            }
+        });
+        Ok(Response::new(Box::pin(ReceiverStream::new(stream))))
+    }
+}
+
+/// What is written is sent. The writer runs on a thread that may block.
+#[derive(Debug)]
+struct Pieces {
+    to: mpsc::Sender<Answer<cli::ExportResponse>>,
+}
+
+impl Write for Pieces {
+    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        let piece = bytes.get(..PIECE).unwrap_or(bytes);
+        let message = cli::ExportResponse { data: piece.to_vec() };
+        let sent = self.to.blocking_send(Ok(message));
+        sent.map_err(|_| io::Error::from(io::ErrorKind::BrokenPipe))?;
+        Ok(piece.len())
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        Ok(())
     }
 }
 

@@ -33,6 +33,7 @@ use engine::world::World;
 use tonic::{Request, Response, Status};
 
 use super::batch::Batches;
+use super::usage::Meter;
 use super::{Services, status};
 
 /// `method(Request) -> Response = function`, and for streams the name of the associated type as well.
@@ -44,7 +45,7 @@ macro_rules! table {
         unsupported { $($absent:ident($absent_in:ty) -> $absent_out:ty;)* }
     ) => {
         #[tonic::async_trait]
-        impl<W: World> $service for Services<W> {
+        impl<W: World + Meter> $service for Services<W> {
             $(async fn $call(&self, request: Request<$in>) -> Result<Response<$out>, Status> {
                 self.$function(request.into_inner()).await.map(Response::new)
             })*

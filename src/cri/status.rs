@@ -39,6 +39,11 @@ pub(crate) fn unsupported(what: &str) -> Status {
     Status::unimplemented(format!("{what} is not supported"))
 }
 
+/// Of what does not run there is nothing to measure.
+pub(crate) fn not_running(what: &dyn std::fmt::Display) -> Status {
+    Status::new(Code::FailedPrecondition, format!("{what} does not run"))
+}
+
 /// What was there a moment ago and is not any more.
 pub(crate) fn vanished(what: &dyn std::fmt::Display) -> Status {
     Status::not_found(format!("{what} has been removed meanwhile"))
