@@ -130,9 +130,17 @@ fn prepare(layout: &Layout) -> Result<(), i32> {
     for (target, source) in (0..).zip(&layout.sources) {
         nix::unistd::dup2(*source, target).map_err(no)?;
     }
+    close_others(layout.sources.len());
     // SAFETY: SIG_DFL is a valid disposition; Rust's runtime ignores this signal, and exec would keep that.
     unsafe { libc::signal(libc::SIGPIPE, libc::SIG_DFL) };
     SigSet::empty().thread_set_mask().map_err(no)
+}
+
+/// Whatever this process was itself started with may lack close-on-exec. Kernels before 5.11 refuse, and inherit it.
+fn close_others(first: usize) {
+    let (last, flag) = (libc::c_uint::MAX, libc::CLOSE_RANGE_CLOEXEC);
+    // SAFETY: takes integers only, and closes nothing before exec.
+    unsafe { libc::syscall(libc::SYS_close_range, first, last, flag) };
 }
 
 fn execute(layout: &Layout) -> i32 {
