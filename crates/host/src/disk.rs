@@ -52,7 +52,7 @@ pub fn usage(dir: &Path, most: u64) -> Result<Usage, FsError> {
     count.add(&stat);
     let mut open = vec![top];
     while let Some(dir) = open.pop() {
-        count.directory(dir, &mut open);
+        count.directory(&dir, &mut open);
         if count.usage.partial {
             break;
         }
@@ -80,7 +80,7 @@ impl Count {
     }
 
     /// Errors of a directory that goes meanwhile end its own count only.
-    fn directory(&mut self, dir: OwnedFd, open: &mut Vec<OwnedFd>) {
+    fn directory(&mut self, dir: &OwnedFd, open: &mut Vec<OwnedFd>) {
         let Ok(copy) = dir.try_clone() else { return };
         let Ok(mut entries) = Dir::from_fd(copy.into_raw_fd()) else { return };
         for entry in entries.iter().filter_map(Result::ok) {
@@ -148,7 +148,7 @@ mod tests {
         let dir = tempfile::tempdir().unwrap();
         let top = dir.path().join("t");
         std::fs::create_dir_all(top.join("a/b")).unwrap();
-        replace(&top.join("a/b/f"), &[1; 100_000], 0o600).unwrap();
+        replace(&top.join("a/b/f"), &vec![1; 100_000], 0o600).unwrap();
         std::fs::hard_link(top.join("a/b/f"), top.join("g")).unwrap();
         std::os::unix::fs::symlink("/usr", top.join("usr")).unwrap();
         let before = usage(&top, u64::MAX).unwrap();

@@ -93,7 +93,7 @@ mod tests {
         let dir = root.path().join("pod/shm");
         mount(&dir, 1 << 20).unwrap();
         mount(&dir, 1 << 20).unwrap();
-        assert_eq!(list(root.path()).unwrap(), [dir.clone()], "mounted once");
+        assert_eq!(list(root.path()).unwrap(), std::slice::from_ref(&dir), "mounted once");
         assert_eq!(fs::metadata(&dir).unwrap().mode() & 0o7777, 0o1777);
         assert_eq!(crate::disk::space(&dir).unwrap().bytes, 1 << 20);
         let flags = nix::sys::statvfs::statvfs(&dir).unwrap().flags();

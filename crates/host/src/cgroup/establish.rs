@@ -33,7 +33,7 @@ pub enum EstablishPodError {
         path: String,
         /// The limit that was refused.
         #[source]
-        source: UpdateError,
+        source: Box<UpdateError>,
     },
 }
 
@@ -68,7 +68,7 @@ impl Cgroups {
                 .map_err(|source| EstablishPodError::MakeV1 { path: path(), source })?;
         }
         self.update(pod, resources)
-            .map_err(|source| EstablishPodError::Limit { path: path(), source })
+            .map_err(|source| EstablishPodError::Limit { path: path(), source: source.into() })
     }
 }
 

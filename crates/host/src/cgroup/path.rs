@@ -117,7 +117,9 @@ impl PodCgroup {
     pub(super) fn systemd(parent: &str, id: &SandboxId) -> Result<Self, CgroupPathError> {
         let scope = format!("{PREFIX}{id}.scope");
         match parent.trim_matches('/').rsplit('/').next() {
-            Some(slice) if slice.ends_with(".slice") => Self::below(&expand_slice(slice), &scope),
+            Some(slice) if slice.strip_suffix(".slice").is_some() => {
+                Self::below(&expand_slice(slice), &scope)
+            }
             _ if parent.is_empty() => Self::below("/ferropod.slice", &scope),
             _ => Err(CgroupPathError(parent.to_owned())),
         }
@@ -209,7 +211,7 @@ mod tests {
         let parents = "/kubepods.slice/kubepods-burstable.slice/kubepods-burstable-pod1.slice";
         assert_eq!(pod.as_str(), format!("{parents}/ferropod-{}.scope", id()));
         assert_eq!(pod.sandbox(), Some(id()));
-        assert!(PodCgroup::systemd("/kubepods", &id()).is_err());
+        PodCgroup::systemd("/kubepods", &id()).unwrap_err();
     }
 
     #[test]

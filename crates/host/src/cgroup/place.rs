@@ -4,12 +4,16 @@ use std::fs;
 use std::os::fd::OwnedFd;
 use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Path, PathBuf};
+use std::time::{Duration, Instant};
 
 use names::{ContainerId, ExecId, Kind};
 use serde::{Deserialize, Serialize};
 
 use super::{CgroupPath, Cgroups, Layout, PodCgroup, release::remove_one};
 use crate::{FsError, ReleaseError, Released};
+
+/// An exec's main process has just been reaped: what is busy longer has children.
+const PATIENCE: Duration = Duration::from_millis(5);
 
 /// Why a cgroup could not be made or opened.
 #[derive(Debug, thiserror::Error)]
@@ -72,7 +76,7 @@ impl Cgroups {
     /// [`ReleaseError::is_busy`]; the cgroup then goes with its container's. Blocks, for a few milliseconds.
     pub fn release_exec(&self, place: &ExecPlace) -> Result<Released, ReleaseError> {
         let Some(dir) = self.exec_dir(&place.path) else { return Ok(Released::AlreadyGone) };
-        remove_one(&dir, 3).or_else(|error| {
+        remove_one(&dir, Instant::now() + PATIENCE).or_else(|error| {
             ReleaseError::unless_empty(format_args!("the cgroup {}", place.path), vec![error])?;
             Ok(Released::AlreadyGone)
         })

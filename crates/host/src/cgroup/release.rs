@@ -3,19 +3,19 @@
 use std::collections::BTreeSet;
 use std::fs;
 use std::path::Path;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use names::{ContainerId, SandboxId};
 
 use super::{CgroupPath, Cgroups, PodCgroup, path::PREFIX, tree};
 use crate::{FsError, ReleaseError, Released};
 
-/// A cgroup stays busy for a moment after its last process was reaped: 1, 2, 4 … ms, a quarter of a second in all.
-const TRIES: u32 = 9;
+/// A cgroup stays busy for a moment after its last process was reaped.
+const PATIENCE: Duration = Duration::from_millis(500);
 
 impl Cgroups {
     /// Removes the pod's cgroup with all below it from every hierarchy. Kills nothing; the parent stays. Blocks: while
-    /// processes remain, a quarter of a second per cgroup.
+    /// processes remain, half a second.
     pub fn release_pod(&self, pod: &PodCgroup) -> Result<Released, ReleaseError> {
         self.release(pod)
     }
@@ -24,8 +24,9 @@ impl Cgroups {
     pub fn release(&self, path: &CgroupPath) -> Result<Released, ReleaseError> {
         let mut errors = Vec::new();
         let mut released = Released::AlreadyGone;
+        let deadline = Instant::now() + PATIENCE;
         for dir in self.dirs(path) {
-            released = remove_tree(&dir, &mut errors).and(released);
+            released = remove_tree(&dir, deadline, &mut errors).and(released);
         }
         ReleaseError::unless_empty(format_args!("the cgroup {path}"), errors)?;
         Ok(released)
@@ -58,12 +59,12 @@ fn names_in(dir: &Path) -> Vec<String> {
 }
 
 /// Goes on past what will not go: its parent fails too, and both are told.
-fn remove_tree(dir: &Path, errors: &mut Vec<FsError>) -> Released {
+fn remove_tree(dir: &Path, deadline: Instant, errors: &mut Vec<FsError>) -> Released {
     let mut released = Released::AlreadyGone;
     match tree::bottom_up(dir) {
         Ok(dirs) => {
             for dir in dirs {
-                match remove_one(&dir, TRIES) {
+                match remove_one(&dir, deadline) {
                     Ok(one) => released = one.and(released),
                     Err(error) => errors.push(error),
                 }
@@ -74,15 +75,15 @@ fn remove_tree(dir: &Path, errors: &mut Vec<FsError>) -> Released {
     released
 }
 
-pub(super) fn remove_one(dir: &Path, tries: u32) -> Result<Released, FsError> {
+pub(super) fn remove_one(dir: &Path, deadline: Instant) -> Result<Released, FsError> {
     let mut pause = Duration::from_millis(1);
-    let mut left = tries;
     loop {
-        left = left.saturating_sub(1);
         match fs::remove_dir(dir) {
             Ok(()) => return Ok(Released::Now),
             Err(error) if tree::is_gone(&error) => return Ok(Released::AlreadyGone),
-            Err(error) if error.raw_os_error() == Some(libc::EBUSY) && left > 0 => {
+            Err(error)
+                if error.raw_os_error() == Some(libc::EBUSY) && Instant::now() < deadline =>
+            {
                 std::thread::sleep(pause);
                 pause *= 2;
             }

@@ -117,7 +117,7 @@ fn a_pod_is_in_every_hierarchy_and_its_release_is_idempotent() {
     if let Some(cpuset) = ground.cgroups.controller_dir("cpuset", &pod) {
         assert_ne!(fs::read_to_string(cpuset.join("cpuset.cpus")).unwrap().trim(), "");
     }
-    assert_eq!(ground.cgroups.list_pods(&[&ground.parent]), [pod.clone()]);
+    assert_eq!(ground.cgroups.list_pods(&[&ground.parent]), std::slice::from_ref(&pod));
     ground.cgroups.open_place(&pod.container(&container())).unwrap();
     assert_eq!(ground.cgroups.release_pod(&pod).unwrap(), Released::Now);
     assert_eq!(ground.cgroups.release_pod(&pod).unwrap(), Released::AlreadyGone);
@@ -310,8 +310,8 @@ fn a_kill_for_want_of_memory_is_counted() {
         Resources { memory_limit: 4 << 20, memory_swap_limit: 4 << 20, ..Resources::default() };
     ground.cgroups.establish_pod(&pod, &given).unwrap();
     let dirs = ground.cgroups.v1_dirs(&pod);
-    let join: String = dirs.iter().map(|dir| format!("echo $$ > {dir}/cgroup.procs; ")).collect();
-    let script = format!("{join} a=x; while :; do a=$a$a; done");
+    let join = format!("for d in {}; do echo $$ > $d/cgroup.procs; done", dirs.join(" "));
+    let script = format!("{join}; a=x; while :; do a=$a$a; done");
     let program = fs::File::open("/bin/sh").unwrap();
     let null = fs::File::open("/dev/null").unwrap();
     let args = [c"sh".into(), c"-c".into(), raw::c_string(script).unwrap()];

@@ -101,10 +101,8 @@ impl Client {
         &self,
         request: v1::OpenNamespaces,
     ) -> Result<Namespaces, RequestError> {
-        let (told, fds) = match self.ask(Body::OpenNamespaces(request), Vec::new()).await? {
-            (Body::Namespaces(told), fds) => (told, fds),
-            _ => return Err(RequestError::Unexpected),
-        };
+        let answer = self.ask(Body::OpenNamespaces(request), Vec::new()).await?;
+        let (Body::Namespaces(told), fds) = answer else { return Err(RequestError::Unexpected) };
         let mut fds = fds.into_iter();
         let mut next = |told: bool| if told { fds.next() } else { None };
         Ok(Namespaces {

@@ -213,8 +213,8 @@ fn io_v1(bytes: &str, counts: &str) -> Vec<DeviceIo> {
             let (Some(what), Some(Ok(value))) = (words.next(), words.next().map(str::parse)) else {
                 continue;
             };
-            let one = devices.entry((major, minor));
-            let one = one.or_insert(DeviceIo { major, minor, ..DeviceIo::default() });
+            let new = || DeviceIo { major, minor, ..DeviceIo::default() };
+            let one = devices.entry((major, minor)).or_insert_with(new);
             match (what, is_bytes) {
                 ("Read", true) => one.read_bytes = value,
                 ("Write", true) => one.write_bytes = value,
