@@ -86,3 +86,21 @@ async fn a_full_disk_refuses_power_writes_only_and_gets_what_it_is_owed_when_the
     let (_ledger, loaded) = open(dir.path(), "two");
     assert_eq!(loaded.records, [record("c", "1"), record("d", "1")]);
 }
+
+#[tokio::test]
+async fn a_ledger_opens_on_a_full_disk() {
+    let dir = tempfile::tempdir().unwrap();
+    let disk = dir.path().join("disk");
+    let tmpfs = SmallTmpfs::mount(&disk);
+    let (ledger, _) = open(dir.path(), "one");
+    for n in 0..100 {
+        ledger.write(put(&n.to_string(), &"x".repeat(2000)), Durability::Process).await.unwrap();
+    }
+    drop(ledger);
+    tmpfs.fill();
+    let (ledger, loaded) = open(dir.path(), "one");
+    assert_eq!(loaded.records.len(), 100);
+    ledger.write(put("more", "1"), Durability::Process).await.unwrap();
+    drop(ledger);
+    assert_eq!(open(dir.path(), "one").1.records.len(), 101);
+}
