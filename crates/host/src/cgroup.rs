@@ -11,6 +11,16 @@
 //!
 //! A v2 cgroup that holds processes may have children as long as it enables no controller for them: so an exec's cgroup
 //! lies inside its container's, and `cgroup.kill` of the container reaches it.
+//!
+//! # Costs
+//! On the hybrid layout (nine hierarchies, kernel 6.18, other work on both cores): a pod's cgroups 0.40 ms, a place 0.02 ms,
+//! kill 0.6 ms beyond what the processes need to die, release of a container 0.35 ms and of its pod 0.28 ms. Opening a
+//! statistics reader 0.14 ms, reading it 0.06 ms, the detail for metrics 0.3 ms. (`costs` in the tests prints them.)
+//!
+//! # Decisions
+//! * libcontainer makes and limits a container's own cgroup; this crate makes the pod's, updates both, and removes both.
+//! * The systemd driver names scopes in slices as systemd would, and makes them by mkdir: the D-Bus call that hands the
+//!   subtree to systemd's knowledge has its place in `establish_pod`, and is not built yet.
 
 mod establish;
 mod file;
@@ -41,7 +51,7 @@ pub enum Driver {
     /// `mkdir` below any parent.
     #[default]
     Cgroupfs,
-    /// Scopes below slices (v2 only).
+    /// Named as scopes below slices (v2 only).
     Systemd,
 }
 

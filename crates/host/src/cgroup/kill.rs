@@ -8,7 +8,8 @@ use std::path::Path;
 use std::time::{Duration, Instant};
 
 use names::Kind;
-use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
+use nix::poll::{PollFd, PollFlags, ppoll};
+use nix::sys::time::TimeSpec;
 
 use super::{CgroupPath, Cgroups, file, tree};
 use crate::{FsError, raw};
@@ -149,7 +150,8 @@ fn events_populated(dir: &Path) -> Result<bool, FsError> {
     }
 }
 
-/// Waits for `populated 0`, which the kernel tells by a priority event on cgroup.events.
+/// Waits for `populated 0`. The kernel tells it by a priority event, but at most one each 10 ms: a cgroup that was
+/// populated just now is looked at by itself.
 fn wait_empty(dir: &Path, until: Instant) -> Result<(), FsError> {
     let path = dir.join("cgroup.events");
     let events = match fs::File::open(&path) {
@@ -157,14 +159,16 @@ fn wait_empty(dir: &Path, until: Instant) -> Result<(), FsError> {
         Err(error) if tree::is_gone(&error) => return Ok(()),
         Err(error) => return Err(FsError::new("open", &path, error)),
     };
+    let mut pause = Duration::from_micros(250);
     // The event counts from the last read of this very descriptor.
     while read_populated(&events).unwrap_or(false) {
         let left = until.saturating_duration_since(Instant::now());
         if left.is_zero() {
             break;
         }
-        let timeout = PollTimeout::try_from(left).unwrap_or(PollTimeout::MAX);
-        match poll(&mut [PollFd::new(events.as_fd(), PollFlags::POLLPRI)], timeout) {
+        let timeout = TimeSpec::from_duration(pause.min(left));
+        pause *= 2;
+        match ppoll(&mut [PollFd::new(events.as_fd(), PollFlags::POLLPRI)], Some(timeout), None) {
             Ok(_) | Err(nix::errno::Errno::EINTR) => {}
             Err(error) => return Err(FsError::new("wait for", &path, error)),
         }

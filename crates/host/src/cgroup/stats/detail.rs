@@ -98,7 +98,7 @@ struct Dirs {
 }
 
 impl Cgroups {
-    /// Reads all of it. Blocks, 0.2 ms.
+    /// Reads all of it. Blocks.
     pub fn detail(&self, path: &CgroupPath) -> Detail {
         let dir = |controller: &str| self.controller_dir(controller, path).unwrap_or_default();
         let unified = || self.unified().map(|unified| path.under(unified)).unwrap_or_default();
