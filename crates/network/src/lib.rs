@@ -36,7 +36,7 @@
 //! * `::1` of the node leads to no host port: IPv6 has no `route_localnet`.
 //!
 //! Measured on two cores, kernel 6.18, debug build, medians: attach 1.0 ms, 1.4 ms with a host port; detach 0.17 ms, 0.3 ms
-//! with a host port of TCP, 12 ms of UDP.
+//! with a host port of TCP; with one of UDP a walk through all flows more, 11 ms for 262,144 buckets.
 
 mod check;
 mod cidr;

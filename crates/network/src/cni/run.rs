@@ -5,6 +5,8 @@ use std::path::{Path, PathBuf};
 use std::process::Stdio;
 use std::time::Duration;
 
+use nix::sys::signal::{Signal, killpg};
+use nix::unistd::Pid;
 use serde_json::Value;
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWriteExt};
 use tokio::process::{Child, Command};
@@ -67,12 +69,8 @@ impl Call<'_> {
             searched: self.bin_dirs.to_vec(),
         })?;
         let mut child = self.spawn(&program).map_err(|e| self.not_run(e))?;
-        // Its whole group is killed: a plugin calls others for addresses.
-        let group = child.id().and_then(|id| i32::try_from(id).ok());
+        let group = Group::of(&child);
         let answer = tokio::time::timeout(self.timeout, self.talk(&mut child)).await;
-        if answer.is_err() {
-            kill(group);
-        }
         let Ok(answer) = answer else {
             return Err(PluginError::TimedOut {
                 plugin: self.plugin.to_owned(),
@@ -80,6 +78,7 @@ impl Call<'_> {
                 seconds: self.timeout.as_secs(),
             });
         };
+        group.ended();
         let (succeeded, output, complaint) = answer.map_err(|e| self.not_run(e))?;
         if succeeded { self.read(&output) } else { Err(self.failure(&output, &complaint)) }
     }
@@ -155,12 +154,25 @@ impl Call<'_> {
     }
 }
 
-fn kill(group: Option<i32>) {
-    use nix::sys::signal::{Signal, killpg};
-    use nix::unistd::Pid;
-    // That it is gone already is as good.
-    if let Some(Err(e)) = group.map(|group| killpg(Pid::from_raw(group), Signal::SIGKILL)) {
-        tracing::debug!(error = %e, "cni plugin was gone before it was killed");
+/// A plugin and what it started: it calls others for addresses. All of it is killed when this is dropped before the
+/// plugin ended, be it that time ran out or that the caller went away.
+struct Group(Option<Pid>);
+
+impl Group {
+    fn of(leader: &Child) -> Self {
+        Self(leader.id().and_then(|id| i32::try_from(id).ok()).map(Pid::from_raw))
+    }
+
+    fn ended(mut self) {
+        self.0 = None;
+    }
+}
+
+impl Drop for Group {
+    fn drop(&mut self) {
+        if let Some(Err(e)) = self.0.map(|group| killpg(group, Signal::SIGKILL)) {
+            tracing::debug!(error = %e, "cni plugin was gone before it was killed");
+        }
     }
 }
 

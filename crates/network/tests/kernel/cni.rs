@@ -96,6 +96,13 @@ const RESULT: &str = r#"echo '{"cniVersion":"1.1.0","ips":[{"address":"10.9.9.9/
 const SCRIPTED: &str =
     r#"{"cniVersion": "1.1.0", "name": "scripted", "plugins": [{"type": "one"}, {"type": "two"}]}"#;
 
+/// Whether the process runs whose id a plugin wrote there.
+fn alive(pid: &Path) -> bool {
+    let pid = std::fs::read_to_string(pid).unwrap();
+    let stat = std::fs::read_to_string(format!("/proc/{}/stat", pid.trim()));
+    stat.is_ok_and(|s| !s.contains(" Z "))
+}
+
 fn of_host(what: &str) -> String {
     sh(&format!("sysctl -qw net.ipv4.ip_forward=1 net.ipv6.conf.all.forwarding=1; {what}"))
 }
@@ -206,7 +213,13 @@ fn a_plugin_that_hangs_is_killed_with_all_it_started() {
         let set = Set::new();
         set.put("net.d/10.conflist", SCRIPTED);
         let pid = set.path("pid");
-        set.plugin("one", &format!("sleep 1000 & echo $! > {}; wait", pid.display()));
+        set.plugin(
+            "one",
+            &format!(
+                "[ $CNI_COMMAND = ADD ] || exit 0\nsleep 1000 & echo $! > {}; wait",
+                pid.display()
+            ),
+        );
         set.plugin("two", RESULT);
         let mut config = set.config(Mode::Cni, Path::new("/nonexistent"));
         config.cni.timeout = Duration::from_secs(1);
@@ -215,12 +228,28 @@ fn a_plugin_that_hangs_is_killed_with_all_it_started() {
         let intent = network.plan(&request(1, &[])).unwrap();
         let error = network.attach(&intent, &place.netns()).await.unwrap_err();
         assert_eq!(error.kind(), Kind::TimedOut);
-        let child = std::fs::read_to_string(&pid).unwrap();
-        let alive = || {
-            let stat = std::fs::read_to_string(format!("/proc/{}/stat", child.trim()));
-            stat.is_ok_and(|s| !s.contains(" Z "))
-        };
-        eventually("its child is gone", || !alive());
+        eventually("its child is gone", || !alive(&pid));
+    });
+}
+
+#[test]
+fn a_plugin_whose_caller_goes_away_is_killed_too() {
+    on_node(|_| async move {
+        let set = Set::new();
+        set.put("net.d/10.conf", r#"{"cniVersion": "1.0.0", "name": "n", "type": "one"}"#);
+        let pid = set.path("pid");
+        set.plugin(
+            "one",
+            &format!("sleep 1000 & echo $! > {0}.new; mv {0}.new {0}; wait", pid.display()),
+        );
+        let network = Network::start(set.config(Mode::Cni, Path::new("/x"))).await.unwrap();
+        let (place, intent) = (Place::new(), network.plan(&request(1, &[])).unwrap());
+        let netns = place.netns();
+        tokio::select! {
+            _ = network.attach(&intent, &netns) => panic!("it hangs"),
+            () = async { while !pid.exists() { tokio::time::sleep(Duration::from_millis(5)).await } } => {}
+        }
+        eventually("its child is gone", || !alive(&pid));
     });
 }
 
