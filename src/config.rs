@@ -260,7 +260,7 @@ impl Default for Cni {
         Self {
             config_dir: "/etc/cni/net.d".into(),
             bin_dirs: vec!["/opt/cni/bin".into()],
-            timeout: Span(Duration::from_secs(60)),
+            timeout: Span(Duration::from_mins(1)),
         }
     }
 }

@@ -12,6 +12,10 @@
 //! | [`status`] | kinds of error as gRPC codes |
 //!
 //! It may not see nix, files or libcontainer.
+#![expect(
+    clippy::unused_async,
+    reason = "one table awaits them all, those that wait and those that do not"
+)]
 
 use std::sync::Arc;
 
@@ -111,6 +115,7 @@ impl From<parse::Invalid> for Status {
 }
 
 /// Not `From`: the orphan rule has it that both types are strangers here.
+#[expect(clippy::needless_pass_by_value, reason = "for map_err")]
 fn failed(error: engine::EngineError) -> Status {
     status::of(error.kind(), &error)
 }

@@ -54,7 +54,7 @@ pub(crate) async fn serve(
     notify.ready();
 
     let mut stopping = stop.subscribe();
-    let server = Server::builder()
+    let calls = Server::builder()
         .layer(Observe)
         .layer(CatchPanicLayer::custom(status::panicked))
         .layer(Limit::new(config.calls_at_once))
@@ -70,8 +70,8 @@ pub(crate) async fn serve(
         tokio::time::sleep(DRAIN_FOR).await;
     };
     // Each branch is polled to its end or dropped with the process's last work: none is resumed.
-    let served = tokio::select! {
-        served = server => served.map_err(|source| ServeError::Serve { path: path.clone(), source }),
+    let ended = tokio::select! {
+        done = calls => done.map_err(|source| ServeError::Serve { path: path.clone(), source }),
         () = end => {
             warn!("calls were still under way");
             Ok(())
@@ -80,7 +80,7 @@ pub(crate) async fn serve(
     };
     socket::remove(&path).map_err(listening)?;
     info!("stopped");
-    served
+    ended
 }
 
 /// The handlers are installed before this returns: a signal that comes meanwhile is not lost.

@@ -55,7 +55,7 @@ impl Meter for Node {
         let node = self.clone();
         let measured = tokio::task::spawn_blocking(move || {
             node.kept.forget_old(::host::proc::now());
-            let measured = pods.into_iter().filter_map(|pod| node.measure_pod(pod, depth));
+            let measured = pods.into_iter().filter_map(|pod| node.measure_pod(&pod, depth));
             measured.collect()
         });
         measured.await.unwrap_or_default()
@@ -63,7 +63,7 @@ impl Meter for Node {
 }
 
 impl Node {
-    fn measure_pod(&self, pod: PodView, depth: Depth) -> Option<PodUsage> {
+    fn measure_pod(&self, pod: &PodView, depth: Depth) -> Option<PodUsage> {
         let sandbox = &pod.sandbox;
         let path = &CgroupPath::from(self.pod_cgroup_of(sandbox).ok()?);
         let whole = depth != Depth::Containers;
@@ -77,7 +77,7 @@ impl Node {
             processes: sample.pids.unwrap_or_default(),
             containers: measured.collect(),
             interfaces: if whole { self.interfaces(sandbox) } else { Vec::new() },
-            pod: Arc::clone(&pod),
+            pod: Arc::clone(pod),
         })
     }
 

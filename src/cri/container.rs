@@ -1,5 +1,6 @@
 //! Calls about containers.
 
+use std::collections::HashMap;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -81,11 +82,8 @@ impl<W: World> Services<W> {
     ) -> Answer<cri::ContainerStatusResponse> {
         let found = self.engine.views().container(&request.container_id);
         let (pod, container) = found.map_err(failed)?;
-        let info = if request.verbose {
-            reply::container_info(&pod, &container)
-        } else {
-            Default::default()
-        };
+        let info =
+            if request.verbose { reply::container_info(&pod, &container) } else { HashMap::new() };
         Ok(cri::ContainerStatusResponse { status: Some(self.container_status(&container)), info })
     }
 

@@ -131,6 +131,7 @@ impl Source<'_> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use host::cgroup::stats::{DeviceIo, HugePages, Memory, Pressure};
     use std::collections::BTreeSet;
 
     #[test]
@@ -138,19 +139,19 @@ mod tests {
         let sample = Sample {
             at: 1_000_000_000,
             cpu_ns: Some(2_500_000_000),
-            memory: Some(Default::default()),
+            memory: Some(Memory::default()),
             pids: Some(1),
-            cpu_pressure: Some(Default::default()),
-            memory_pressure: Some(Default::default()),
-            io_pressure: Some(Default::default()),
+            cpu_pressure: Some(Pressure::default()),
+            memory_pressure: Some(Pressure::default()),
+            io_pressure: Some(Pressure::default()),
         };
-        let mut detail = Detail { io: vec![Default::default()], ..Detail::default() };
-        detail.huge_pages.push(Default::default());
+        let mut detail = Detail { io: vec![DeviceIo::default()], ..Detail::default() };
+        detail.huge_pages.push(HugePages::default());
         detail.limits.cpu_quota = Some(1);
         let processes = Processes { open_files_soft: Some(1024), ..Processes::default() };
         let disk = Disk {
             mountpoint: "/".to_owned(),
-            used: Default::default(),
+            used: host::disk::Usage::default(),
             space: host::disk::Space { bytes: 1, bytes_available: 1, inodes: 1, inodes_free: 1 },
         };
         let source = Source {

@@ -1,5 +1,7 @@
 //! Calls about sandboxes.
 
+use std::collections::HashMap;
+
 use cri_proto::cri;
 use engine::PodView;
 use engine::world::World;
@@ -60,7 +62,7 @@ impl<W: World> Services<W> {
         let pod = self.engine.views().pod(&request.pod_sandbox_id).map_err(failed)?;
         Ok(cri::PodSandboxStatusResponse {
             status: Some(reply::sandbox_status(&pod.sandbox)),
-            info: if request.verbose { reply::sandbox_info(&pod) } else { Default::default() },
+            info: if request.verbose { reply::sandbox_info(&pod) } else { HashMap::new() },
             containers_statuses: self.container_statuses(&pod),
             timestamp: self.engine.stamp().0,
         })

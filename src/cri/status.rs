@@ -55,6 +55,7 @@ pub(crate) fn too_many() -> Status {
 }
 
 /// A bug: the call is lost, the daemon is not.
+#[expect(clippy::needless_pass_by_value, reason = "what tower-http calls")]
 pub(crate) fn panicked(panic: Box<dyn Any + Send>) -> http::Response<tonic::body::Body> {
     let text = panic.downcast_ref::<&str>().copied().map(str::to_owned);
     let text = text.or_else(|| panic.downcast_ref::<String>().cloned());

@@ -40,8 +40,8 @@ pub(crate) fn raise_open_files() {
 
 /// With all above it. A directory that is there keeps its mode.
 pub(crate) fn make_dir(path: &Path, mode: u32) -> Result<(), PlaceError> {
-    let made = DirBuilder::new().recursive(true).mode(mode).create(path);
-    made.map_err(|source| PlaceError::MakeDir { path: path.to_owned(), source })
+    let created = DirBuilder::new().recursive(true).mode(mode).create(path);
+    created.map_err(|source| PlaceError::MakeDir { path: path.to_owned(), source })
 }
 
 fn root_mount(process: &str) -> Option<String> {

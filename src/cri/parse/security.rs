@@ -153,7 +153,7 @@ pub(super) fn seccomp(
     Ok(profile)
 }
 
-/// RuntimeDefault means what the node has: nothing, as long as no profile is loaded by us.
+/// `RuntimeDefault` means what the node has: nothing, as long as no profile is loaded by us.
 pub(super) fn apparmor(
     at: &At<'_>,
     wire: Option<&cri::SecurityProfile>,
