@@ -3,8 +3,10 @@
 //! All of this blocks; a walk takes about 2 µs per file that is in the kernel's caches.
 
 use std::collections::HashSet;
+use std::ffi::{CStr, CString};
 use std::os::fd::{AsFd, AsRawFd, IntoRawFd, OwnedFd};
 use std::path::{Path, PathBuf};
+use std::rc::Rc;
 
 use nix::dir::Dir;
 use nix::errno::Errno;
@@ -13,6 +15,9 @@ use nix::sys::stat::{FileStat, SFlag, fstat, fstatat};
 
 use crate::{FsError, proc, raw};
 
+/// Deeper than any honest tree, and fewer descriptors than a daemon has.
+const DEEPEST: usize = 256;
+
 /// What a directory tree takes from its file system.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub struct Usage {
@@ -20,7 +25,7 @@ pub struct Usage {
     pub bytes: u64,
     /// Files and directories; a file with several names counts once.
     pub inodes: u64,
-    /// The walk ended at its bound: there is more.
+    /// The walk met a bound, of entries or of depth: there is more.
     pub partial: bool,
 }
 
@@ -50,14 +55,26 @@ pub fn usage(dir: &Path, most: u64) -> Result<Usage, FsError> {
     let mut count =
         Count { usage: Usage::default(), most, device: stat.st_dev, seen: HashSet::new() };
     count.add(&stat);
-    let mut open = vec![top];
-    while let Some(dir) = open.pop() {
-        count.directory(&dir, &mut open);
-        if count.usage.partial {
+    let mut todo = Vec::new();
+    count.directory(&Rc::new(top), 0, &mut todo);
+    // The last found is the first taken: open at once are only the directories above one of them.
+    while let Some(Below { parent, name, depth }) = todo.pop() {
+        if count.is_full() {
             break;
+        }
+        if let Some(dir) = count.enter(&parent, &name) {
+            count.add_dir(&dir);
+            count.directory(&Rc::new(dir), depth, &mut todo);
         }
     }
     Ok(count.usage)
+}
+
+/// A directory that is still to be counted.
+struct Below {
+    parent: Rc<OwnedFd>,
+    name: CString,
+    depth: usize,
 }
 
 struct Count {
@@ -76,11 +93,29 @@ impl Count {
         }
         self.usage.bytes += u64::try_from(stat.st_blocks).unwrap_or_default() * 512;
         self.usage.inodes += 1;
-        self.usage.partial = self.usage.inodes >= self.most;
+        self.usage.partial |= self.is_full();
+    }
+
+    fn add_dir(&mut self, dir: &OwnedFd) {
+        if let Ok(stat) = fstat(dir.as_raw_fd()) {
+            self.add(&stat);
+        }
+    }
+
+    fn is_full(&self) -> bool {
+        self.usage.inodes >= self.most
+    }
+
+    /// Opens a directory, unless another file system is mounted there.
+    fn enter(&self, parent: &OwnedFd, name: &CStr) -> Option<OwnedFd> {
+        let flags = OFlag::O_RDONLY | OFlag::O_DIRECTORY | OFlag::O_NOFOLLOW;
+        let dir = raw::open_at(Some(parent.as_fd()), name, flags).ok()?;
+        let here = fstat(dir.as_raw_fd()).is_ok_and(|stat| stat.st_dev == self.device);
+        (here && !raw::is_mount_root(dir.as_fd()).unwrap_or(false)).then_some(dir)
     }
 
     /// Errors of a directory that goes meanwhile end its own count only.
-    fn directory(&mut self, dir: &OwnedFd, open: &mut Vec<OwnedFd>) {
+    fn directory(&mut self, dir: &Rc<OwnedFd>, depth: usize, todo: &mut Vec<Below>) {
         let Ok(copy) = dir.try_clone() else { return };
         let Ok(mut entries) = Dir::from_fd(copy.into_raw_fd()) else { return };
         for entry in entries.iter().filter_map(Result::ok) {
@@ -94,15 +129,17 @@ impl Count {
                 continue;
             }
             if kind(&stat) == SFlag::S_IFDIR {
-                let flags = OFlag::O_RDONLY | OFlag::O_DIRECTORY | OFlag::O_NOFOLLOW;
-                let Ok(below) = raw::open_at(Some(dir.as_fd()), name, flags) else { continue };
-                if raw::is_mount_root(below.as_fd()).unwrap_or(false) {
-                    continue;
+                // Counted when it is entered: a mount does not count.
+                if depth < DEEPEST {
+                    let (parent, name) = (Rc::clone(dir), name.to_owned());
+                    todo.push(Below { parent, name, depth: depth + 1 });
+                } else {
+                    self.usage.partial = true;
                 }
-                open.push(below);
+            } else {
+                self.add(&stat);
             }
-            self.add(&stat);
-            if self.usage.partial {
+            if self.is_full() {
                 return;
             }
         }
@@ -160,8 +197,23 @@ mod tests {
         assert_eq!(mount_point(&top.join("m/f")).unwrap(), top.join("m").canonicalize().unwrap());
         assert_eq!(space(&top.join("m")).unwrap().bytes, 1 << 20);
         crate::shm::release(&top.join("m")).unwrap();
+        // The empty directory under the mount is behind it, too.
         assert_eq!(with_mount, before);
         assert!(usage(&top, 2).unwrap().partial);
         assert_eq!(usage(&top.join("none"), 9).unwrap(), Usage::default());
+    }
+
+    #[test]
+    fn a_wide_tree_and_a_deep_one_need_few_descriptors() {
+        let dir = tempfile::tempdir_in("/dev/shm").unwrap();
+        for n in 0..3000 {
+            std::fs::create_dir(dir.path().join(n.to_string())).unwrap();
+        }
+        assert_eq!(usage(dir.path(), u64::MAX).unwrap().inodes, 3001);
+        let mut deep = dir.path().to_owned();
+        deep.extend(std::iter::repeat_n("d", DEEPEST + 9));
+        std::fs::create_dir_all(deep).unwrap();
+        let found = usage(dir.path(), u64::MAX).unwrap();
+        assert!(found.partial && found.inodes > 3001, "{found:?}");
     }
 }

@@ -44,6 +44,25 @@ fn removal_follows_no_link_and_leaves_a_mount_alone() {
 }
 
 #[test]
+fn a_tree_deeper_than_any_path_is_removed() {
+    let dir = tempfile::tempdir_in("/dev/shm").unwrap();
+    let top = dir.path().join("top");
+    fs::create_dir(&top).unwrap();
+    let name = "d".repeat(200);
+    let open = nix::fcntl::OFlag::O_PATH | nix::fcntl::OFlag::O_DIRECTORY;
+    let mut at = crate::raw::open_at(None, &top, open).unwrap();
+    for _ in 0..1000 {
+        let mode = nix::sys::stat::Mode::from_bits_truncate(0o700);
+        let number = Some(std::os::fd::AsRawFd::as_raw_fd(&at));
+        nix::sys::stat::mkdirat(number, name.as_str(), mode).unwrap();
+        at = crate::raw::open_at(Some(std::os::fd::AsFd::as_fd(&at)), name.as_str(), open).unwrap();
+    }
+    drop(at);
+    assert_eq!(remove_all(&top).unwrap(), Released::Now);
+    assert!(!top.exists());
+}
+
+#[test]
 fn a_pod_knows_its_name_at_its_addresses_and_the_servers_it_was_given() {
     let dir = tempfile::tempdir().unwrap();
     let dns = ::pod::config::Dns {

@@ -13,8 +13,9 @@ use nix::unistd::{UnlinkatFlags, unlinkat};
 
 use crate::{FsError, ReleaseError, Released, raw};
 
-/// Directories inside directories that are still taken apart; a deeper tree is somebody's attack on the stack.
-const DEEPEST: usize = 512;
+/// Directories inside directories that are entered. What lies deeper is moved to the top first: a container can make a
+/// tree as deep as it likes, and neither this stack nor the table of descriptors is.
+const DEEPEST: usize = 100;
 
 /// Removes what is at this path with all below it, by descriptor: no symlink is followed, and what is mounted below is
 /// left alone and told (with the directories above it). Goes on past errors. Blocks.
@@ -41,18 +42,21 @@ fn remove(path: &Path, errors: &mut Vec<FsError>) -> Result<Released, Errno> {
     };
     let name = CString::new(name.as_bytes()).map_err(|_| Errno::EINVAL)?;
     let device = fstat(parent.as_raw_fd())?.st_dev;
-    let walk = Walk { device, top: path };
-    walk.remove_at(parent.as_fd(), &name, 0, errors)
+    Walk { device, top: path, top_dir: None, moved: 0 }.remove_at(parent.as_fd(), &name, 0, errors)
 }
 
 struct Walk<'a> {
     device: u64,
     top: &'a Path,
+    /// The directory that is removed, once it is open.
+    top_dir: Option<OwnedFd>,
+    /// How many trees were moved to it.
+    moved: u64,
 }
 
 impl Walk<'_> {
     fn remove_at(
-        &self,
+        &mut self,
         parent: BorrowedFd<'_>,
         name: &CStr,
         depth: usize,
@@ -68,18 +72,39 @@ impl Walk<'_> {
         }
         let flags = OFlag::O_RDONLY | OFlag::O_DIRECTORY | OFlag::O_NOFOLLOW | OFlag::O_CLOEXEC;
         let dir = raw::open_at(Some(parent), name, flags)?;
-        if depth >= DEEPEST {
-            return Err(Errno::ELOOP);
-        }
         if self.is_mount(&dir)? {
             return Err(Errno::EBUSY);
         }
+        if depth >= DEEPEST {
+            return self.move_up(parent, name);
+        }
+        if depth == 0 {
+            self.top_dir = Some(dir.try_clone().map_err(|_| Errno::EMFILE)?);
+        }
+        let mut moved = self.moved;
         self.empty(&dir, depth, errors)?;
+        while depth == 0 && moved != self.moved {
+            moved = self.moved;
+            self.empty(&dir, depth, errors)?;
+        }
         unlinkat(at, name, UnlinkatFlags::RemoveDir)?;
         Ok(Released::Now)
     }
 
-    fn empty(&self, dir: &OwnedFd, depth: usize, errors: &mut Vec<FsError>) -> Result<(), Errno> {
+    fn move_up(&mut self, parent: BorrowedFd<'_>, name: &CStr) -> Result<Released, Errno> {
+        let top = self.top_dir.as_ref().ok_or(Errno::ELOOP)?.as_raw_fd();
+        self.moved += 1;
+        let new = format!(".deep-{}-{}", std::process::id(), self.moved);
+        nix::fcntl::renameat(Some(parent.as_raw_fd()), name, Some(top), new.as_str())?;
+        Ok(Released::Now)
+    }
+
+    fn empty(
+        &mut self,
+        dir: &OwnedFd,
+        depth: usize,
+        errors: &mut Vec<FsError>,
+    ) -> Result<(), Errno> {
         let copy = dir.try_clone().map_err(|_| Errno::EMFILE)?;
         let names: Vec<CString> = Dir::from_fd(copy.into_raw_fd())?
             .iter()
