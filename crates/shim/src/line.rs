@@ -53,6 +53,13 @@ impl Prefix {
 // === impl Splitter ===
 
 impl Splitter {
+    /// How long the records are at most that these bytes complete.
+    pub(crate) fn most(&self, bytes: &[u8], prefix: &Prefix) -> usize {
+        let lines = bytes.split(|&byte| byte == b'\n').count();
+        let text = self.partial.len() + bytes.len();
+        text + (lines + text / MAX_LINE) * (prefix.0.len() + 3)
+    }
+
     /// Appends the records that these bytes complete.
     pub(crate) fn push(&mut self, mut bytes: &[u8], prefix: &Prefix, out: &mut Vec<u8>) {
         while let Some(end) = bytes.iter().position(|&byte| byte == b'\n') {
@@ -123,7 +130,9 @@ mod tests {
         let prefix = Prefix::new(Duration::ZERO, Stream::Stdout);
         let (mut splitter, mut out) = (Splitter::default(), Vec::new());
         for write in writes {
+            let (most, before) = (splitter.most(write, &prefix), out.len());
             splitter.push(write, &prefix, &mut out);
+            assert!(out.len() - before <= most);
             assert!(splitter.partial.len() <= MAX_LINE);
         }
         splitter.finish(&prefix, &mut out);

@@ -11,7 +11,11 @@ use crate::line::{Prefix, Splitter, Stream};
 use crate::poll::{Poll, Token};
 
 /// How much one read takes.
-pub(crate) const READ: usize = 16 << 10;
+pub(crate) const READ: usize = 8 << 10;
+/// Batches longer than this are given so much room that the allocator maps them, and unmaps them when they are written: it
+/// keeps what it has once cut into smaller pieces.
+const SMALL: usize = 2 << 10;
+const MAPPED: usize = 132 << 10;
 
 /// One stream of a container.
 #[derive(Debug)]
@@ -78,6 +82,8 @@ impl Output {
         }
         if logged {
             let bytes = buffer.get(..count).unwrap_or_default();
+            let most = self.splitter.most(bytes, &prefix);
+            records.reserve_exact(if most > SMALL { most.max(MAPPED) } else { most });
             self.splitter.push(bytes, &prefix, &mut records);
         }
         Piece::Records(records)
@@ -88,6 +94,10 @@ impl Output {
         if std::mem::take(&mut self.polled) {
             poll.forget(&self.fd);
         }
+    }
+
+    pub(crate) fn paused(&self) -> bool {
+        !self.polled
     }
 
     pub(crate) fn resume(&mut self, poll: &Poll) {

@@ -12,7 +12,7 @@ mod start;
 
 use std::fs::File;
 use std::os::fd::OwnedFd;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use nix::errno::Errno;
 use nix::sys::signal::{SigSet, Signal};
@@ -25,6 +25,9 @@ use crate::namespaces::Namespaces;
 use crate::poll::{Poll, Token};
 use connection::Connection;
 use ending::Ending;
+
+/// An exit that the disk did not take is offered again.
+const RECORD_AGAIN: Duration = Duration::from_secs(1);
 
 /// What a shim is started with.
 #[derive(Debug)]
@@ -158,7 +161,8 @@ impl Pod {
         let execs = self.execs.iter().filter_map(|exec| exec.deadline);
         let exits = self.containers.iter().filter_map(|container| container.telling);
         let ending = self.ending.as_ref().map(Ending::next);
-        launches.chain(execs).chain(exits).chain(ending).min()
+        let record = (!self.unrecorded.is_empty()).then(|| Instant::now() + RECORD_AGAIN);
+        launches.chain(execs).chain(exits).chain(ending).chain(record).min()
     }
 
     fn expire(&mut self) {

@@ -16,6 +16,8 @@ use crate::raw::{self, Status};
 /// How long the telling of an exit waits until its log is written: who reads the log right after finds it whole, and a
 /// frozen disk holds nobody up.
 const LOG_GRACE: Duration = Duration::from_millis(20);
+/// Reads of a pipe of the usual size, and as many again.
+const DRAIN: u32 = 16;
 /// As the kubelet knows it.
 const START_ERROR: i32 = 128;
 
@@ -88,9 +90,14 @@ impl Pod {
     }
 
     /// Reads what the process has written before it ended. What its children write later is logged, but not waited for.
-    fn drain(&mut self, number: u32) {
+    pub(super) fn drain(&mut self, number: u32) {
         for token in [Token::Stdout(number), Token::Stderr(number)] {
-            while self.read_output(number, token) {}
+            // Bounded: a child that lives on may write for ever.
+            for _ in 0..DRAIN {
+                if !self.read_output(number, token) {
+                    break;
+                }
+            }
         }
     }
 

@@ -89,8 +89,20 @@ impl Pod {
         if container.in_flight <= SHARE {
             container.outputs().for_each(|output| output.resume(&self.poll));
         }
-        if container.in_flight == 0 && container.telling.is_some() {
-            self.tell_exit(number);
+        if container.in_flight == 0 && matches!(container.phase, Phase::Exited(_)) {
+            self.caught_up(number);
+        }
+    }
+
+    /// The disk has caught up with a container that has ended: what waited for its log goes on.
+    fn caught_up(&mut self, number: u32) {
+        self.drain(number);
+        let Some(container) = self.container(number) else { return };
+        let (telling, forgetting) = (container.telling, container.forgetting);
+        match container.in_flight {
+            0 if telling.is_some() => self.tell_exit(number),
+            0 if forgetting.is_some() => self.bury(number),
+            _ => {}
         }
     }
 
@@ -120,10 +132,12 @@ impl Pod {
 
     /// Lets go of a container that has ended: its pipes, then its log, then itself.
     pub(super) fn bury(&mut self, number: u32) {
-        for token in [Token::Stdout(number), Token::Stderr(number)] {
-            while self.read_output(number, token) {}
-        }
+        self.drain(number);
         let Some(container) = self.container(number) else { return };
+        if !container.failed && container.outputs().any(|output| output.paused()) {
+            // It has written more than the disk has taken; this comes again when that has caught up.
+            return;
+        }
         container.phase = Phase::Leaving;
         container.telling = None;
         let logged = matches!(container.log, Log::Opening | Log::Open);
