@@ -143,7 +143,7 @@ fn image_options(config: &Config) -> image::Options {
     }
 }
 
-fn network_config(config: &Config) -> anyhow::Result<::network::Config> {
+pub(crate) fn network_config(config: &Config) -> anyhow::Result<::network::Config> {
     let from = &config.network;
     let cidrs = |texts: &[String]| -> anyhow::Result<Vec<::network::Cidr>> {
         texts.iter().map(|text| text.parse().context("network")).collect()

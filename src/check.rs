@@ -38,6 +38,17 @@ pub(crate) fn run(config: &Config) -> io::Result<ExitCode> {
     Ok(if bad { ExitCode::FAILURE } else { ExitCode::SUCCESS })
 }
 
+/// Tells the log what of the network will not work: it is the usual reason why pods reach nobody. Blocks for some
+/// milliseconds.
+pub(crate) fn warn_of_network(config: &Config) {
+    for finding in node::network(config) {
+        if finding.verdict != Verdict::Good {
+            let Finding { subject, fact, remedy, .. } = finding;
+            tracing::warn!(subject, fact, remedy, "found wanting");
+        }
+    }
+}
+
 fn all(config: &Config) -> Vec<Finding> {
     let mut findings = kernel::findings();
     findings.extend(cgroup::findings(config));

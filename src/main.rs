@@ -75,6 +75,8 @@ fn serve(config: &Config) -> anyhow::Result<()> {
     runtime.context("start the async runtime")?.block_on(async {
         serve::metrics::start(&config.metrics.address).await?;
         let engine = assemble::assemble(config).await?;
+        let checked = config.clone();
+        tokio::task::spawn_blocking(move || check::warn_of_network(&checked));
         let stop = watch::Sender::new(false);
         let services = services(config, engine, stop.subscribe());
         serve::serve(config, services.routes(), stop).await?;

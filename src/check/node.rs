@@ -4,8 +4,9 @@ use std::path::{Path, PathBuf};
 
 use nix::sys::statvfs::statvfs;
 
-use super::Finding;
-use crate::config::{Config, NetworkMode};
+use super::{Finding, Verdict};
+use crate::assemble;
+use crate::config::Config;
 use crate::serve::place;
 
 const ROOM: u64 = 2 << 30;
@@ -13,7 +14,7 @@ const PROGRAMS: [&str; 2] = ["ferropod-shim", "ferropod-launch"];
 
 pub(super) fn findings(config: &Config) -> Vec<Finding> {
     let mut findings = vec![mount_namespace(), programs(config), disk(config), state(config)];
-    findings.push(cni(config));
+    findings.extend(network(config));
     findings
 }
 
@@ -73,32 +74,26 @@ fn state(config: &Config) -> Finding {
     }
 }
 
-fn cni(config: &Config) -> Finding {
-    let dir = &config.network.cni.config_dir;
-    let first = first_configuration(dir);
-    let shown = dir.display();
-    match (config.network.mode, first) {
-        (NetworkMode::Native, _) => Finding::good("network", "the embedded one"),
-        (NetworkMode::Auto, None) => {
-            Finding::good("network", format!("the embedded one: no CNI configuration in {shown}"))
+/// The network crate knows what either network needs.
+pub(super) fn network(config: &Config) -> Vec<Finding> {
+    match assemble::network_config(config) {
+        Ok(config) => network::check(&config).into_iter().map(Finding::from).collect(),
+        Err(error) => {
+            let remedy = "correct the network's part of the configuration";
+            vec![Finding::bad("network", format!("{error:#}"), remedy)]
         }
-        (NetworkMode::Cni | NetworkMode::Auto, Some(path)) => {
-            Finding::good("network", format!("CNI, by {}", path.display()))
-        }
-        (NetworkMode::Cni, None) => Finding::weak(
-            "network",
-            format!("CNI is configured, and {shown} has no configuration yet: pods must wait"),
-            "install the cluster's network, or set network.mode = \"auto\"",
-        ),
     }
 }
 
-fn first_configuration(dir: &Path) -> Option<PathBuf> {
-    let named = |path: &PathBuf| {
-        path.extension().is_some_and(|end| end == "conf" || end == "conflist" || end == "json")
-    };
-    let entries = dir.read_dir().ok()?;
-    entries.filter_map(|entry| Some(entry.ok()?.path())).filter(named).min()
+impl From<network::Finding> for Finding {
+    fn from(found: network::Finding) -> Self {
+        let verdict = match found.verdict {
+            network::Verdict::Good => Verdict::Good,
+            network::Verdict::Warning => Verdict::Weak,
+            network::Verdict::Bad => Verdict::Bad,
+        };
+        Self { subject: found.what, verdict, fact: found.detail, remedy: found.remedy }
+    }
 }
 
 /// The directory itself or, where it is still to be made, the one above that exists.
