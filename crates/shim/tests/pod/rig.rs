@@ -215,15 +215,12 @@ impl Rig {
         created
     }
 
-    pub(crate) fn pss_kib(&self) -> u64 {
-        pss_kib(self.pid())
+    /// Its memory that no other process shares, in KiB.
+    pub(crate) fn anonymous_kib(&self) -> u64 {
+        let rollup = fs::read_to_string(format!("/proc/{}/smaps_rollup", self.pid())).unwrap();
+        let line = rollup.lines().find(|line| line.starts_with("Pss_Anon:")).unwrap();
+        line.split_ascii_whitespace().nth(1).unwrap().parse().unwrap()
     }
-}
-
-pub(crate) fn pss_kib(pid: i32) -> u64 {
-    let rollup = fs::read_to_string(format!("/proc/{pid}/smaps_rollup")).unwrap();
-    let line = rollup.lines().find(|line| line.starts_with("Pss:")).unwrap();
-    line.split_ascii_whitespace().nth(1).unwrap().parse().unwrap()
 }
 
 impl Drop for Rig {
