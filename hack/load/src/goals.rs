@@ -82,7 +82,7 @@ pub(crate) const GOALS: &[Goal] = &[
     main("start_50", "start 50 pods, 8 at once", Seconds, 0.5),
     main("daemon_fresh", "daemon's PSS, fresh", Mebibytes, 8.0),
     main("daemon_50", "daemon's PSS, 50 pods", Mebibytes, 16.0),
-    main("pod_fresh", "PSS per pod beyond its own, first pod", Mebibytes, 0.15),
+    main("pod_fresh", "PSS per pod beyond its own, first 10 pods", Mebibytes, 0.15),
     main("pod_50", "PSS per pod beyond its own, 50 pods", Mebibytes, 0.15),
     main("pod_exec", "PSS per pod beyond its own, after 5 execs", Mebibytes, 0.15),
     detail("processes", "processes per one-container pod", Count, 2.0),

@@ -1,6 +1,7 @@
 //! A pod as a kubelet asks for it: a PID namespace per container, the runtime's seccomp profile, a memory limit.
 
 use std::path::PathBuf;
+use std::time::Duration;
 
 use clap::Args;
 use cri_proto::cri::{
@@ -12,6 +13,10 @@ use cri_proto::cri::{
 
 /// In the environment of every container's process, so that it is known from the runtime's own.
 pub(crate) const MARK: &str = "FERROPOD_LOAD";
+
+/// How long a container runs before it is stopped: as PID 1 it does not hear TERM until it has set its handler, and would
+/// be killed only when its grace is over.
+pub(crate) const SETTLES: Duration = Duration::from_millis(10);
 
 /// Of all pods of these tests.
 pub(crate) const NAMESPACE: &str = "load";

@@ -12,20 +12,20 @@ use crate::process::{all, is_shim, pod_of, pss, tree};
 use crate::request::strings;
 
 const PODS: usize = 50;
+const FEW: usize = 10;
 
 pub(super) async fn measure(bench: &mut Bench) -> Result<()> {
     daemon(bench, "daemon_fresh");
     let before: BTreeSet<u32> = all().into_keys().collect();
-    let first = start(&bench.client, &bench.template, "first").await?;
-    per_pod(bench, "pod_fresh", &before, 1);
-    end(&bench.client, &first).await?;
+    let first = pods(bench, FEW, "few").await?;
+    // Not of one pod: the pages that all shims share are counted by their share.
+    per_pod(bench, "pod_fresh", &before, FEW);
+    for made in &first {
+        end(&bench.client, made).await?;
+    }
     let begun = Instant::now();
-    let pods = at_once(PODS, bench, "fifty", |client, template, name| async move {
-        Ok((Duration::ZERO, start(&client, &template, &name).await?))
-    })
-    .await?;
+    let mut pods = pods(bench, PODS, "fifty").await?;
     bench.figures.time("start_50", begun.elapsed());
-    let mut pods: Vec<Made> = pods.into_iter().map(|(_, made)| made).collect();
     let overhead = per_pod(bench, "pod_50", &before, PODS);
     daemon(bench, "daemon_50");
     if !bench.pids.is_empty() {
@@ -43,6 +43,13 @@ pub(super) async fn measure(bench: &mut Bench) -> Result<()> {
         end(&bench.client, made).await?;
     }
     Ok(())
+}
+
+async fn pods(bench: &Bench, count: usize, prefix: &'static str) -> Result<Vec<Made>> {
+    let started = at_once(count, bench, prefix, |client, template, name| async move {
+        Ok((Duration::ZERO, start(&client, &template, &name).await?))
+    });
+    Ok(started.await?.into_iter().map(|(_, made)| made).collect())
 }
 
 fn daemon(bench: &mut Bench, id: &'static str) {

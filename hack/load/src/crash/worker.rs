@@ -11,7 +11,7 @@ use super::book::{Ask, Behaviour, Book, Pod};
 use super::judge::Fault;
 use crate::client::{Client, is_cut};
 use crate::random::Random;
-use crate::request::{Template, strings};
+use crate::request::{SETTLES, Template, strings};
 
 /// After so many cuts in a row without a kill it is no longer the kill's doing.
 const CUTS: usize = 2000;
@@ -79,7 +79,8 @@ async fn live(shared: &Shared, name: &str, random: &mut Random) {
         if going_down && !ask.is_teardown() {
             continue;
         }
-        let pause = Duration::from_millis(random.below(8));
+        let settles = if matches!(ask, Ask::Start(_)) { SETTLES } else { Duration::ZERO };
+        let pause = settles + Duration::from_millis(random.below(8));
         if let Err(error) = until_answered(shared, name, &ask).await {
             let excused = shared.book().pods.get(name).is_some_and(Pod::excuses);
             if !excused || ask.is_teardown() {
