@@ -16,9 +16,11 @@ use tracing::{info, warn};
 
 use crate::config::Config;
 use crate::cri::status;
+use deadline::Deadline;
 use layers::{Limit, Observe};
 use notify::Notify;
 
+mod deadline;
 mod layers;
 pub(crate) mod lock;
 pub(crate) mod metrics;
@@ -58,6 +60,7 @@ pub(crate) async fn serve(
         .layer(Observe)
         .layer(CatchPanicLayer::custom(status::panicked))
         .layer(Limit::new(config.calls_at_once))
+        .layer(Deadline)
         .add_routes(routes)
         .serve_with_incoming_shutdown(UnixListenerStream::new(listener), async move {
             // An error means that the sender is gone: then nobody serves any more either.

@@ -14,6 +14,7 @@ use tokio::io::AsyncReadExt;
 use tokio::net::unix::pipe;
 use wire::v1;
 
+use super::host::pod_cgroup;
 use super::place::text;
 use super::shims::{LiveShim, asked};
 use super::{Node, blocking, fault};
@@ -45,7 +46,7 @@ pub(super) async fn run(
     let random = host::proc::random_id();
     let id = ExecId::from_random(random.map_err(|e| io_fault("random id", &e))?);
     let node = shim.node.clone();
-    let pod = node.pod_cgroup_of(sandbox)?;
+    let pod = pod_cgroup(sandbox)?;
     let (container, exec) = (order.container.id.clone(), id.clone());
     let (cgroup, place) = blocking(move || {
         node.cgroups.exec_place(&pod, &container, &exec).map_err(|e| fault(e.kind(), &e))
@@ -67,7 +68,10 @@ async fn attend(
     let stdio = ExecStdio { stdin: None, stdout: Some(stdout_end), stderr: Some(stderr_end) };
     let ended = shim.await_exec(id);
     let mut kill = KillOnDrop { shim, id: Some(id.clone()) };
-    shim.client.exec(request(shim, order, id, place), stdio, cgroup).await.map_err(asked)?;
+    shim.client
+        .exec(request(shim, order, id, place), stdio, cgroup)
+        .await
+        .map_err(|e| asked(&e))?;
     let mut output = ExecOutput::default();
     let exited = {
         let pump = async {
@@ -92,12 +96,12 @@ async fn attend(
     // All that the command itself wrote is in the pipes now; a child that holds them open is not waited for.
     drain(&mut stdout, &mut output.stdout);
     drain(&mut stderr, &mut output.stderr);
-    outcome(order, exited, output)
+    outcome(order, &exited, output)
 }
 
 fn outcome(
     order: &ExecOrder,
-    exited: v1::ExecExited,
+    exited: &v1::ExecExited,
     mut output: ExecOutput,
 ) -> Result<ExecOutput, Fault> {
     let command = order.command.join(" ");

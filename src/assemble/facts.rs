@@ -87,7 +87,7 @@ fn bounding() -> anyhow::Result<BTreeSet<String>> {
 
 fn short_name(name: &str) -> String {
     let upper = name.to_ascii_uppercase();
-    upper.strip_prefix("CAP_").map_or(upper.clone(), str::to_owned)
+    upper.strip_prefix("CAP_").unwrap_or(&upper).to_owned()
 }
 
 fn file_name(path: &Path) -> Option<String> {

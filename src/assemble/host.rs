@@ -161,26 +161,20 @@ impl Node {
         if own { self.facts.hostname.clone() } else { config.hostname.clone() }
     }
 
-    /// The pod's cgroup, from its plan.
-    pub(crate) fn pod_cgroup_of(&self, sandbox: &Sandbox) -> Result<PodCgroup, Fault> {
-        let path = sandbox.plan.cgroup().unwrap_or_default().to_owned();
-        CgroupPath::try_from(path).and_then(PodCgroup::try_from).map_err(|e| fault(e.kind(), &e))
-    }
-
     /// A container's cgroup.
     pub(crate) fn container_cgroup(
         &self,
         sandbox: &Sandbox,
         id: &ContainerId,
     ) -> Result<CgroupPath, Fault> {
-        Ok(self.cgroups.container_path(&self.pod_cgroup_of(sandbox)?, id))
+        Ok(self.cgroups.container_path(&pod_cgroup(sandbox)?, id))
     }
 
     fn establish_blocking(&self, sandbox: &Sandbox, claim: &Claim) -> Result<(), Fault> {
         match claim {
             Claim::Files => self.make_files(sandbox),
             Claim::Cgroup { .. } => {
-                let pod = self.pod_cgroup_of(sandbox)?;
+                let pod = pod_cgroup(sandbox)?;
                 let made = self.cgroups.establish_pod(&pod, &Resources::default());
                 made.map_err(|e| fault(e.kind(), &e))
             }
@@ -211,14 +205,14 @@ impl Node {
 
     fn release_blocking(&self, sandbox: &Sandbox, claim: &Claim) -> Result<(), Fault> {
         match claim {
-            Claim::Files => self.remove_pod_dir(&self.places.pod(&sandbox.id)),
+            Claim::Files => remove_pod_dir(&self.places.pod(&sandbox.id)),
             Claim::Cgroup { .. } => {
-                let pod = self.pod_cgroup_of(sandbox)?;
+                let pod = pod_cgroup(sandbox)?;
                 self.cgroups.kill(&pod).map_err(|e| fault(e.kind(), &e))?;
                 self.cgroups.release_pod(&pod).map(drop).map_err(|e| fault(e.kind(), &e))
             }
             Claim::Shim => {
-                let pod = self.pod_cgroup_of(sandbox)?;
+                let pod = pod_cgroup(sandbox)?;
                 self.cgroups.kill(&pod.shim()).map_err(|e| fault(e.kind(), &e))
             }
             Claim::Namespaces { pin: Some(name) } => {
@@ -230,11 +224,6 @@ impl Node {
             }
             Claim::Namespaces { pin: None } | Claim::Network { .. } => Ok(()),
         }
-    }
-
-    fn remove_pod_dir(&self, dir: &Path) -> Result<(), Fault> {
-        shm::release(&dir.join("shm")).map_err(|e| fault(e.kind(), &e))?;
-        files::remove_all(dir).map(drop).map_err(|e| fault(e.kind(), &e))
     }
 
     /// Whatever has a directory of ours and no record goes. Cgroups and pins are found through that directory and never by
@@ -274,8 +263,19 @@ impl Node {
             self.cgroups.kill(&pod).map_err(|e| fault(e.kind(), &e))?;
             self.cgroups.release_pod(&pod).map_err(|e| fault(e.kind(), &e))?;
         }
-        self.remove_pod_dir(dir)
+        remove_pod_dir(dir)
     }
+}
+
+/// The pod's cgroup, from its plan.
+pub(crate) fn pod_cgroup(sandbox: &Sandbox) -> Result<PodCgroup, Fault> {
+    let path = sandbox.plan.cgroup().unwrap_or_default().to_owned();
+    CgroupPath::try_from(path).and_then(PodCgroup::try_from).map_err(|e| fault(e.kind(), &e))
+}
+
+fn remove_pod_dir(dir: &Path) -> Result<(), Fault> {
+    shm::release(&dir.join("shm")).map_err(|e| fault(e.kind(), &e))?;
+    files::remove_all(dir).map(drop).map_err(|e| fault(e.kind(), &e))
 }
 
 fn entries(dir: &Path) -> Vec<(String, std::path::PathBuf)> {

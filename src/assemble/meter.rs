@@ -65,7 +65,7 @@ impl Meter for Node {
 impl Node {
     fn measure_pod(&self, pod: &PodView, depth: Depth) -> Option<PodUsage> {
         let sandbox = &pod.sandbox;
-        let path = &CgroupPath::from(self.pod_cgroup_of(sandbox).ok()?);
+        let path = &CgroupPath::from(super::host::pod_cgroup(sandbox).ok()?);
         let whole = depth != Depth::Containers;
         let sample = if whole { self.sample(path) } else { Sample::default() };
         let running = pod.visible().filter(|container| container.phase.is_running());

@@ -22,6 +22,7 @@ use tokio::sync::{mpsc, oneshot};
 use tracing::{debug, warn};
 use wire::v1;
 
+use super::host::pod_cgroup;
 use super::place::text;
 use super::{Node, blocking, fault};
 use crate::config::Config;
@@ -125,7 +126,7 @@ impl Shims for Node {
 
     async fn spawn(&self, sandbox: &Sandbox, events: ShimEvents) -> Result<Arc<LiveShim>, Fault> {
         let (node, id) = (self.clone(), sandbox.id.clone());
-        let cgroup = self.pod_cgroup_of(sandbox)?;
+        let cgroup = pod_cgroup(sandbox)?;
         let (process, birth) = blocking(move || spawn(&node, &id, &cgroup)).await?;
         let (client, _, told) =
             connect(self, &sandbox.id).await.map_err(|e| fault(e.kind(), &e))?;
@@ -285,7 +286,7 @@ impl Shim for LiveShim {
             hostname: self.node.hostname(&sandbox.config),
             sysctls: sandbox.config.sysctls.clone(),
         };
-        let opened = self.client.open_namespaces(request).await.map_err(asked)?;
+        let opened = self.client.open_namespaces(request).await.map_err(|e| asked(&e))?;
         if let Some(net) = opened.net {
             let (pins, name) = (self.node.pins.clone(), plan::netns_pin(&sandbox.id));
             blocking(move || {
@@ -297,21 +298,24 @@ impl Shim for LiveShim {
     }
 
     async fn commit(&self) -> Result<(), Fault> {
-        self.client.commit().await.map_err(asked)?;
+        self.client.commit().await.map_err(|e| asked(&e))?;
         drop(self.birth.lock().unwrap_or_else(PoisonError::into_inner).take());
         Ok(())
     }
 
     async fn state(&self) -> Result<Vec<HeldContainer>, Fault> {
-        let state =
-            self.client.hello(self.node.programs.sealed.launch.as_fd()).await.map_err(asked)?;
+        let state = self
+            .client
+            .hello(self.node.programs.sealed.launch.as_fd())
+            .await
+            .map_err(|e| asked(&e))?;
         Ok(state.containers.iter().filter_map(held).collect())
     }
 
     async fn create(&self, sandbox: &Sandbox, order: &CreateOrder) -> Result<(i32, User), Fault> {
         let container = &order.container;
         let job = create_job(&self.node, order)?;
-        let pod = self.node.pod_cgroup_of(sandbox)?;
+        let pod = pod_cgroup(sandbox)?;
         let (node, id) = (self.node.clone(), container.id.clone());
         let place = blocking(move || {
             let path = node.cgroups.container_path(&pod, &id);
@@ -329,17 +333,17 @@ impl Shim for LiveShim {
             deadline_ms: LAUNCH_WITHIN_MS,
             no_cgroup_fd: false,
         };
-        let created = self.client.create(request, place).await.map_err(asked)?;
+        let created = self.client.create(request, place).await.map_err(|e| asked(&e))?;
         let user = User { uid: created.uid, gid: created.gid, groups: created.groups };
         Ok((created.pid, user))
     }
 
     async fn start(&self, id: &ContainerId) -> Result<Time, Fault> {
-        self.client.start(id).await.map(Time).map_err(asked)
+        self.client.start(id).await.map(Time).map_err(|e| asked(&e))
     }
 
     async fn signal(&self, id: &ContainerId, signal: i32) -> Result<(), Fault> {
-        self.client.signal(id, signal).await.map_err(asked)
+        self.client.signal(id, signal).await.map_err(|e| asked(&e))
     }
 
     async fn exec(&self, sandbox: &Sandbox, order: ExecOrder) -> Result<ExecOutput, Fault> {
@@ -347,18 +351,18 @@ impl Shim for LiveShim {
     }
 
     async fn reopen_log(&self, id: &ContainerId) -> Result<(), Fault> {
-        self.client.reopen_log(id).await.map_err(asked)
+        self.client.reopen_log(id).await.map_err(|e| asked(&e))
     }
 
     async fn forget(&self, id: &ContainerId) -> Result<(), Fault> {
-        self.client.forget(id).await.map_err(asked)
+        self.client.forget(id).await.map_err(|e| asked(&e))
     }
 
     async fn shutdown(&self) -> Result<(), Fault> {
         match tokio::time::timeout(PATIENCE, self.client.shutdown()).await {
             // It may end before its answer is read.
             Ok(Ok(()) | Err(RequestError::Gone)) => Ok(()),
-            Ok(Err(error)) => Err(asked(error)),
+            Ok(Err(error)) => Err(asked(&error)),
             Err(_) => Err(Fault::new(Kind::TimedOut, "the shim does not answer")),
         }
     }
@@ -400,8 +404,8 @@ fn create_job(node: &Node, order: &CreateOrder) -> Result<v1::CreateJob, Fault> 
 }
 
 /// A shim's refusal, as it says it.
-pub(super) fn asked(error: RequestError) -> Fault {
-    fault(error.kind(), &error)
+pub(super) fn asked(error: &RequestError) -> Fault {
+    fault(error.kind(), error)
 }
 
 fn held(state: &v1::ContainerState) -> Option<HeldContainer> {

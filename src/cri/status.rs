@@ -54,6 +54,11 @@ pub(crate) fn too_many() -> Status {
     Status::new(Code::ResourceExhausted, "too many calls are under way")
 }
 
+/// The client's own deadline.
+pub(crate) fn too_late() -> Status {
+    Status::new(Code::DeadlineExceeded, "the deadline of the call is over")
+}
+
 /// A bug: the call is lost, the daemon is not.
 #[expect(clippy::needless_pass_by_value, reason = "what tower-http calls")]
 pub(crate) fn panicked(panic: Box<dyn Any + Send>) -> http::Response<tonic::body::Body> {

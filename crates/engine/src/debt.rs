@@ -15,7 +15,7 @@ use crate::record::Debt;
 use crate::world::World;
 
 const FIRST: Duration = Duration::from_secs(1);
-const LONGEST: Duration = Duration::from_secs(300);
+const LONGEST: Duration = Duration::from_mins(5);
 
 static OWED: AtomicU64 = AtomicU64::new(0);
 

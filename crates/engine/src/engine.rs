@@ -328,7 +328,7 @@ impl<W: World> Engine<W> {
     pub async fn reopen_log(&self, prefix: &str) -> Result<(), EngineError> {
         let (entry, container) = self.parts.views.container_entry(prefix)?;
         running(&container)?;
-        let shim = self.shim(&entry).await?;
+        let shim = self.shim(&entry)?;
         Ok(shim.reopen_log(&container.id).await?)
     }
 
@@ -344,14 +344,14 @@ impl<W: World> Engine<W> {
     ) -> Result<ExecOutput, EngineError> {
         let (entry, container) = self.parts.views.container_entry(prefix)?;
         let pid = running(&container)?;
-        let shim = self.shim(&entry).await?;
+        let shim = self.shim(&entry)?;
         let order = ExecOrder { container, pid, command, timeout };
         Ok(shim.exec(&entry.pod.sandbox, order).await?)
     }
 
     // --- between ---------------------------------------------------------------------------------------------------
 
-    async fn shim(&self, entry: &Entry) -> Result<Arc<<W as Shims>::Shim>, EngineError> {
+    fn shim(&self, entry: &Entry) -> Result<Arc<<W as Shims>::Shim>, EngineError> {
         let id = &entry.pod.sandbox.id;
         let held = self.parts.world.held(id);
         held.ok_or_else(|| {

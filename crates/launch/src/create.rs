@@ -22,7 +22,7 @@ use crate::program::Program;
 use crate::rootfs::{self, BUNDLE, CARRIER, Source};
 use crate::trace::{self, Causes};
 use crate::user::{self, Resolved};
-use crate::{device, seccomp, source, terminal};
+use crate::{cgroups, device, seccomp, source, terminal};
 
 const STAGE: &str = "spec";
 
@@ -33,6 +33,7 @@ pub(crate) fn create(job: &v1::CreateJob, start: Option<OwnedFd>) -> Result<Answ
     let rootfs =
         job.rootfs.as_ref().ok_or_else(|| Failure::invalid(STAGE, "the job has no rootfs"))?;
     let parts = rootfs::separate(&job.bundle)?;
+    cgroups::bind_own(&mut spec)?;
     let (sources, late) = sources(&spec, &job.deny_missing)?;
     if late.is_empty() {
         device::add(&mut spec, job)?;

@@ -30,6 +30,7 @@
 //! the staging directories are 0755. AppArmor and SELinux labels belong into `executor` and `exec`, before the filter.
 
 mod carrier;
+mod cgroups;
 mod control;
 mod create;
 mod device;

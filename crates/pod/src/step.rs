@@ -8,6 +8,8 @@
 
 mod container;
 mod sandbox;
+#[cfg(test)]
+mod tests;
 
 use std::sync::Arc;
 

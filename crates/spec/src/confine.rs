@@ -98,8 +98,10 @@ fn readonly(request: &Request<'_>) -> Result<Vec<String>, BuildError> {
     let own_mount =
         request.container.mounts.iter().any(|m| mounts::clean(&m.container_path) == mounts::CGROUP);
     if request.node.cgroups != CgroupLayout::V2 && !own_mount {
-        // libcontainer mounts v1 hierarchies writable whatever the options say.
-        paths.extend(request.node.hierarchies.iter().map(|h| format!("{}/{h}", mounts::CGROUP)));
+        // libcontainer mounts v1 hierarchies, systemd's own among them, writable whatever the options say.
+        let named = std::iter::once("systemd");
+        let all = request.node.hierarchies.iter().map(String::as_str).filter(|h| *h != "systemd");
+        paths.extend(all.chain(named).map(|h| format!("{}/{h}", mounts::CGROUP)));
         paths.push(mounts::CGROUP.to_owned());
     }
     Ok(paths)

@@ -69,8 +69,7 @@ fn swap(limit: i64, sum: i64) -> Result<i64, BuildError> {
     match (limit, sum) {
         // Nothing said of swap: none beyond memory.
         (limit, 0) => Ok(limit),
-        (_, UNLIMITED) => Ok(UNLIMITED),
-        (UNLIMITED, _) => Ok(UNLIMITED),
+        (_, UNLIMITED) | (UNLIMITED, _) => Ok(UNLIMITED),
         (limit, sum) if sum < limit => {
             let why = format!("{sum} is less than memory_limit_in_bytes {limit}");
             Err(BuildError::field("config.linux.resources.memory_swap_limit_in_bytes", why))

@@ -1,6 +1,6 @@
 //! What `RuntimeDefault` allows. All else is EPERM.
 //!
-//! Left out on purpose: io_uring and userfaultfd (kernel attack surface that containers seldom need), keyrings (not
+//! Left out on purpose: `io_uring` and userfaultfd (kernel attack surface that containers seldom need), keyrings (not
 //! namespaced), kexec, modules, quotas, swap, obsolete calls, `socketcall` (hides a socket's family in memory), and
 //! sockets of families that reach around namespaces (VSOCK) or into kernel crypto (ALG).
 
@@ -17,7 +17,7 @@ pub(crate) enum Test {
 const AF_ALG: u64 = 38;
 const AF_VSOCK: u64 = 40;
 
-/// `clone` without CLONE_NEW{NS,CGROUP,UTS,IPC,USER,PID,NET}.
+/// `clone` without `CLONE_NEW{NS,CGROUP,UTS,IPC,USER,PID,NET}`.
 pub(crate) const NO_NEW_NAMESPACE: Test = Test::NoneOf(0, 0x7E02_0000);
 
 /// Allowed when any one of the conditions holds.

@@ -69,6 +69,7 @@ pub struct Rlimit {
 
 /// What this node can do, learnt once at start, and what its configuration says.
 #[derive(Debug, Clone, PartialEq, Eq)]
+#[expect(clippy::struct_excessive_bools, reason = "independent facts of the node")]
 pub struct NodeFacts {
     /// The daemon's bounding set: names without `CAP_`.
     pub bounding: BTreeSet<String>,

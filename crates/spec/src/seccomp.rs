@@ -89,16 +89,18 @@ fn rule(
 }
 
 fn arg(test: &Test) -> Result<LinuxSeccompArg, BuildError> {
-    let build = |index: usize, value: u64, op: LinuxSeccompOperator| {
+    let compare = |index: usize, value: u64, op: LinuxSeccompOperator| {
         LinuxSeccompArgBuilder::default().index(index).value(value).op(op)
     };
-    let built = match *test {
-        Test::Equals(index, value) => build(index, value, LinuxSeccompOperator::ScmpCmpEq).build(),
-        Test::Below(index, value) => build(index, value, LinuxSeccompOperator::ScmpCmpLt).build(),
-        Test::Above(index, value) => build(index, value, LinuxSeccompOperator::ScmpCmpGt).build(),
+    let argument = match *test {
+        Test::Equals(index, value) => {
+            compare(index, value, LinuxSeccompOperator::ScmpCmpEq).build()
+        }
+        Test::Below(index, value) => compare(index, value, LinuxSeccompOperator::ScmpCmpLt).build(),
+        Test::Above(index, value) => compare(index, value, LinuxSeccompOperator::ScmpCmpGt).build(),
         Test::NoneOf(index, mask) => {
-            build(index, mask, LinuxSeccompOperator::ScmpCmpMaskedEq).value_two(0_u64).build()
+            compare(index, mask, LinuxSeccompOperator::ScmpCmpMaskedEq).value_two(0_u64).build()
         }
     };
-    Ok(built?)
+    Ok(argument?)
 }

@@ -197,7 +197,8 @@ fn at(claim: &Claim, fault: Fault) -> Fault {
 }
 
 fn named(stage: &str, fault: Fault) -> Fault {
-    Fault { kind: fault.kind, message: format!("{stage}: {}", fault.message) }
+    let Fault { kind, message } = fault;
+    Fault { kind, message: format!("{stage}: {message}") }
 }
 
 fn no_shim(sandbox: &Sandbox) -> Fault {

@@ -3,14 +3,14 @@
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
-use names::{ContainerId, ContainerName, Kind, SandboxId, SandboxName};
-use pod::config::{ContainerConfig, ContainerSecurity, ImageSpec, Resources, SandboxConfig};
-use pod::config::{Namespaces, SandboxSecurity, Stdio};
-use pod::step::{Fault, Outcome, Wait, begin, step};
-use pod::{
+use crate::config::{ContainerConfig, ContainerSecurity, ImageSpec, Resources, SandboxConfig};
+use crate::config::{Namespaces, SandboxSecurity, Stdio};
+use crate::step::{Fault, Outcome, Wait, begin, step};
+use crate::{
     Claim, Command, Container, ContainerPhase, Effect, Event, Exit, Input, Plan, Pod, Ready,
     Sandbox, SandboxPhase, Step, Time, Told, User,
 };
+use names::{ContainerId, ContainerName, Kind, SandboxId, SandboxName};
 use proptest::prelude::*;
 
 fn sandbox_id() -> SandboxId {
