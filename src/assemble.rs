@@ -105,6 +105,7 @@ async fn recover(config: &Config, node: Node) -> anyhow::Result<Ferropod> {
     let (engine, recovered) =
         Engine::recover(Arc::new(node.clone()), ledger, loaded).await.context("recovery")?;
     node.images.recovered();
+    tokio::spawn(load_archives(node.images.clone()));
     for record in &recovered.unreadable {
         warn!("unreadable record left alone, nothing swept: {record}");
     }
@@ -116,6 +117,19 @@ async fn recover(config: &Config, node: Node) -> anyhow::Result<Ferropod> {
         "recovered"
     );
     Ok(engine)
+}
+
+/// Archives in the watched directory, beside the first calls: a node without a registry starts as fast as another.
+async fn load_archives(images: image::Images) {
+    for (path, loaded) in images.load_archives().await {
+        match loaded {
+            Ok(images) => info!(path = %path.display(), images = images.len(), "archive loaded"),
+            Err(error) => {
+                let error = engine::record::chain(&error);
+                warn!(path = %path.display(), error, "archive not loaded");
+            }
+        }
+    }
 }
 
 fn image_options(config: &Config) -> image::Options {

@@ -75,6 +75,7 @@ pub(super) fn gather(config: &Config, cgroups: &Cgroups) -> anyhow::Result<NodeF
         lowest_oom_score_adj: if may_raise { -1000 } else { own_oom_score_adj()? },
         hostname: line("/proc/sys/kernel/hostname")?,
         recursive_read_only: host::proc::kernel().is_some_and(|v| v >= RECURSIVE_READ_ONLY),
+        default_seccomp: default_seccomp(config)?,
         bounding,
     })
 }
@@ -139,6 +140,18 @@ fn own_hard(limits: &str, name: &str) -> Option<u64> {
 
 fn own_oom_score_adj() -> anyhow::Result<i32> {
     line("/proc/self/oom_score_adj")?.parse().context("/proc/self/oom_score_adj")
+}
+
+/// Parsed once here, so that a profile that is none is told at the start and not by every container.
+fn default_seccomp(config: &Config) -> anyhow::Result<Option<String>> {
+    let path = &config.runtime.seccomp_profile;
+    if path.as_os_str().is_empty() {
+        return Ok(None);
+    }
+    let at = || format!("runtime.seccomp_profile {}", path.display());
+    let json = std::fs::read_to_string(path).with_context(at)?;
+    serde_json::from_str::<serde_json::Value>(&json).with_context(at)?;
+    Ok(Some(json))
 }
 
 fn line(path: &str) -> anyhow::Result<String> {

@@ -91,6 +91,8 @@ pub struct NodeFacts {
     pub recursive_read_only: bool,
     /// The node's name.
     pub hostname: String,
+    /// The site's own JSON in place of the built-in `RuntimeDefault` profile.
+    pub default_seccomp: Option<String>,
 }
 
 impl Default for NodeFacts {
@@ -107,6 +109,7 @@ impl Default for NodeFacts {
             hugetlb: true,
             recursive_read_only: true,
             hostname: "localhost".to_owned(),
+            default_seccomp: None,
         }
     }
 }

@@ -20,7 +20,10 @@ pub(crate) fn seccomp(request: &Request<'_>) -> Result<Option<LinuxSeccomp>, Bui
     }
     match &security.seccomp {
         None | Some(SecurityProfile::Unconfined) => Ok(None),
-        Some(SecurityProfile::RuntimeDefault) => runtime_default(request).map(Some),
+        Some(SecurityProfile::RuntimeDefault) => match &request.node.default_seccomp {
+            Some(site) => serde_json::from_str(site).map(Some).map_err(BuildError::Profile),
+            None => runtime_default(request).map(Some),
+        },
         Some(SecurityProfile::Localhost(path)) => localhost(request, path).map(Some),
     }
 }
@@ -97,7 +100,6 @@ fn arg(test: &Test) -> Result<LinuxSeccompArg, BuildError> {
             compare(index, value, LinuxSeccompOperator::ScmpCmpEq).build()
         }
         Test::Below(index, value) => compare(index, value, LinuxSeccompOperator::ScmpCmpLt).build(),
-        Test::Above(index, value) => compare(index, value, LinuxSeccompOperator::ScmpCmpGt).build(),
         Test::NoneOf(index, mask) => {
             compare(index, mask, LinuxSeccompOperator::ScmpCmpMaskedEq).value_two(0_u64).build()
         }
