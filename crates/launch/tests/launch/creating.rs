@@ -30,7 +30,12 @@ fn users_of_image_and_client_become_ids_and_home() {
         ("web", None, "uid=33(web) gid=34(www) groups=34(www),50(log)", "/srv"),
         ("33:7", None, "uid=33(web) gid=7 groups=7,50(log)", "/srv"),
         ("web", Some(RunAs::Uid(1234)), "uid=1234 gid=0(root) groups=0(root)", "/"),
-        ("", Some(RunAs::Name("web".into())), "uid=33(web) gid=34(www) groups=34(www),50(log)", "/srv"),
+        (
+            "",
+            Some(RunAs::Name("web".into())),
+            "uid=33(web) gid=34(www) groups=34(www),50(log)",
+            "/srv",
+        ),
     ] {
         let case = Case::new("id; echo $HOME; echo again > /dev/stdout").with(|c| {
             c.image.user = image.into();
@@ -146,7 +151,8 @@ fn a_program_that_cannot_be_executed_is_told_on_start() {
 
 #[test]
 fn a_terminal_is_the_containers_own_and_its_users() {
-    let script = "tty; stat -c %u $(tty); echo $TERM; test -t 0 && test -t 1 && test -t 2 && echo three";
+    let script =
+        "tty; stat -c %u $(tty); echo $TERM; test -t 0 && test -t 1 && test -t 2 && echo three";
     let case = Case::new(script).with(|c| {
         c.container.stdio.tty = true;
         c.container.security.user = Some(RunAs::Uid(33));
@@ -161,7 +167,8 @@ fn a_terminal_is_the_containers_own_and_its_users() {
 
 #[test]
 fn the_working_directory_is_made_inside() {
-    let case = Case::new("pwd; stat -c %a .").with(|c| c.container.working_dir = "/new/deep/dir".into());
+    let case =
+        Case::new("pwd; stat -c %a .").with(|c| c.container.working_dir = "/new/deep/dir".into());
     assert_eq!(case.run().out, "/new/deep/dir\n755\n");
     assert!(Path::new(&case.path("upper/new/deep/dir")).is_dir());
 }
@@ -177,7 +184,8 @@ fn limits_and_rank_are_set() {
 
 #[test]
 fn the_cgroup_limits_memory() {
-    let case = Case::new("echo up; sleep 100").with(|c| c.container.resources.memory_limit = 64 << 20);
+    let case =
+        Case::new("echo up; sleep 100").with(|c| c.container.resources.memory_limit = 64 << 20);
     let mut made = case.create().unwrap();
     case.start();
     assert_eq!(made.line(), "up");
@@ -191,8 +199,10 @@ fn the_cgroup_limits_memory() {
 
 #[test]
 fn a_privileged_container_has_the_hosts_devices_and_may_mount() {
-    let case = Case::new("ls /dev; mount -t tmpfs x /tmp && echo mounted; echo x > /dev/kmsg && echo written")
-        .with(|c| c.container.security.privileged = true);
+    let case = Case::new(
+        "ls /dev; mount -t tmpfs x /tmp && echo mounted; echo x > /dev/kmsg && echo written",
+    )
+    .with(|c| c.container.security.privileged = true);
     let out = case.run().out;
     assert!(out.contains("mounted") && out.contains("kmsg") && out.contains("written"), "{out}");
 }

@@ -5,7 +5,7 @@ use std::time::Instant;
 
 use pod::config::{RunAs, SecurityProfile};
 
-use crate::shim::{Case, Made};
+use crate::shim::{Case, Made, reap_failed};
 
 fn running(case: &Case) -> Made {
     let mut made = case.create().unwrap_or_else(|f| panic!("{f:?}"));
@@ -25,8 +25,10 @@ fn an_exec_has_user_environment_directory_and_namespaces_of_the_container() {
     let made = running(&case);
     let script = "id; pwd; echo $A $B $HOME; cat /proc/self/oom_score_adj; readlink /proc/self/ns/pid; \
                   ls /proc/self/fd; exit 9";
-    let ran = case.exec(&made, &["sh", "-c", script], |j| j.env = vec!["B=2".into()]).unwrap().finish();
-    let pids = fs::read_link(format!("/proc/{}/ns/pid", made.born.pid)).unwrap().display().to_string();
+    let ran =
+        case.exec(&made, &["sh", "-c", script], |j| j.env = vec!["B=2".into()]).unwrap().finish();
+    let pids =
+        fs::read_link(format!("/proc/{}/ns/pid", made.born.pid)).unwrap().display().to_string();
     let user = "uid=33(web) gid=34(www) groups=34(www),50(log)";
     // The last descriptor is the one by which ls reads.
     let want = format!("{user}\n/work\n1 2 /srv\n321\n{pids}\n0\n1\n2\n3\n");
@@ -58,10 +60,16 @@ fn a_program_that_cannot_be_executed_is_an_answer() {
         ("/bin/noexec", "exec: \"/bin/noexec\": permission denied", 3),
     ] {
         let Err(failure) = case.exec(&made, &[command], |_| {}) else { panic!("{command} ran") };
-        assert_eq!((failure.stage.as_str(), failure.message.as_str(), failure.kind), ("start", says, kind));
+        assert_eq!(
+            (failure.stage.as_str(), failure.message.as_str(), failure.kind),
+            ("start", says, kind)
+        );
     }
-    let Err(failure) = case.exec(&made, &["true"], |j| j.cwd = "/proc/self/fd/3".into()) else { panic!("it ran") };
+    let Err(failure) = case.exec(&made, &["true"], |j| j.cwd = "/proc/self/fd/3".into()) else {
+        panic!("it ran")
+    };
     assert!(failure.message.starts_with("working directory"), "{failure:?}");
+    reap_failed();
     made.end();
 }
 
@@ -80,7 +88,8 @@ fn an_exec_after_the_end_is_not_found() {
 
 #[test]
 fn an_exec_gets_a_terminal_of_the_container() {
-    let case = Case::new("echo up; sleep 100").with(|c| c.container.security.user = Some(RunAs::Uid(33)));
+    let case =
+        Case::new("echo up; sleep 100").with(|c| c.container.security.user = Some(RunAs::Uid(33)));
     let made = running(&case);
     let script = "tty; stat -c %u $(tty); echo $TERM; echo again > /dev/tty";
     let exec = case.exec(&made, &["sh", "-c", script], |j| j.tty = true).unwrap();

@@ -51,7 +51,8 @@ fn files_links_and_sockets_are_volumes_too() {
 
 #[test]
 fn a_missing_source_is_made_unless_denied() {
-    let case = Case::new("touch /v/f").with(|c| c.container.mounts = vec![volume("/v", &c.path("made/deep"))]);
+    let case = Case::new("touch /v/f")
+        .with(|c| c.container.mounts = vec![volume("/v", &c.path("made/deep"))]);
     assert_eq!(case.run().code(), 0);
     assert!(Path::new(&case.path("made/deep/f")).exists());
     let denied = Case::new("true").with(|c| {
@@ -87,7 +88,14 @@ fn later_mounts_travel_as_asked() {
         let host = case.path("v");
         let table = fs::read_to_string("/proc/thread-self/mountinfo").unwrap();
         assert_eq!(table.contains(&format!("{host}/out ")), out, "{propagation:?} out");
-        mount(Some("x"), format!("{host}/in").as_str(), Some("tmpfs"), MsFlags::empty(), None::<&str>).unwrap();
+        mount(
+            Some("x"),
+            format!("{host}/in").as_str(),
+            Some("tmpfs"),
+            MsFlags::empty(),
+            None::<&str>,
+        )
+        .unwrap();
         put(Path::new(&format!("{host}/in/seen")), "");
         put(Path::new(&format!("/proc/{}/root/tmp/go", made.born.pid)), "");
         assert_eq!(made.finish().out.contains("seen"), into, "{propagation:?} in");
@@ -122,7 +130,8 @@ fn paths_are_masked_and_read_only_as_given() {
             fs::create_dir(c.path(dir)).unwrap();
         }
         put(Path::new(&c.path("upper/masked/secret")), "");
-        c.container.security.masked_paths = vec!["/proc/keys".into(), "/masked".into(), "/nothere".into()];
+        c.container.security.masked_paths =
+            vec!["/proc/keys".into(), "/masked".into(), "/nothere".into()];
         c.container.security.readonly_paths = vec!["/ro".into()];
     });
     assert_eq!(case.run().out, "[]\nrefused\nwritten\n");
@@ -159,7 +168,9 @@ fn a_devices_directory_of_the_host_is_not_touched() {
         c.container.mounts = vec![volume("/dev", &dev)];
     });
     assert_eq!(case.run().out, "mine\nnull\nptmx\nshm\nstill here\n");
-    let names = fs::read_dir(case.path("hostdev")).unwrap().map(|e| e.unwrap().file_name().into_string().unwrap());
+    let names = fs::read_dir(case.path("hostdev"))
+        .unwrap()
+        .map(|e| e.unwrap().file_name().into_string().unwrap());
     let mut left: Vec<_> = names.collect();
     left.sort();
     assert_eq!(left, ["mine", "null", "ptmx", "shm"], "only the place of /dev/shm is made");

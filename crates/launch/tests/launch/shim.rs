@@ -18,8 +18,8 @@ use nix::sys::signal::{Signal, kill};
 use nix::sys::wait::{WaitStatus, waitpid};
 use nix::unistd::{Pid, pipe2};
 use pod::config::{
-    ContainerConfig, ContainerSecurity, ImageSpec, Labels, Mount, NamespaceMode, Namespaces, Propagation, Resources,
-    SandboxConfig, SandboxSecurity, Stdio,
+    ContainerConfig, ContainerSecurity, ImageSpec, Labels, Mount, NamespaceMode, Namespaces,
+    Propagation, Resources, SandboxConfig, SandboxSecurity, Stdio,
 };
 use wire::inherited::{CONTROL_FD, START_FD};
 use wire::v1::{self, answer, job};
@@ -27,8 +27,8 @@ use wire::v1::{self, answer, job};
 use crate::raw;
 
 const TOOLS: [&str; 16] = [
-    "bash", "cat", "id", "ls", "touch", "mkdir", "stat", "sleep", "readlink", "env", "mount", "umount", "true", "tty",
-    "chmod", "unshare",
+    "bash", "cat", "id", "ls", "touch", "mkdir", "stat", "sleep", "readlink", "env", "mount",
+    "umount", "true", "tty", "chmod", "unshare",
 ];
 
 /// A directory that holds a root filesystem's one layer, shared by all tests and never written.
@@ -53,11 +53,17 @@ fn layers() -> &'static Path {
 }
 
 fn copy_with_libraries(base: &Path, tool: &str) {
-    let source = ["/bin", "/usr/bin"].map(|d| Path::new(d).join(tool)).into_iter().find(|p| p.exists()).unwrap();
+    let source = ["/bin", "/usr/bin"]
+        .map(|d| Path::new(d).join(tool))
+        .into_iter()
+        .find(|p| p.exists())
+        .unwrap();
     fs::copy(&source, base.join("bin").join(tool)).unwrap();
     #[expect(clippy::disallowed_methods, reason = "a test's own tool")]
     let listed = Command::new("ldd").arg(&source).output().unwrap();
-    for word in String::from_utf8(listed.stdout).unwrap().split_whitespace().filter(|w| w.starts_with('/')) {
+    for word in
+        String::from_utf8(listed.stdout).unwrap().split_whitespace().filter(|w| w.starts_with('/'))
+    {
         let target = base.join(word.trim_start_matches('/'));
         if !target.exists() {
             fs::create_dir_all(target.parent().unwrap()).unwrap();
@@ -117,7 +123,8 @@ impl Case {
         let layers = layers().to_owned();
         let hosts_mounts = host_mounts();
         unshare(CloneFlags::CLONE_NEWNS).unwrap();
-        mount(None::<&str>, "/", None::<&str>, MsFlags::MS_REC | MsFlags::MS_SLAVE, None::<&str>).unwrap();
+        mount(None::<&str>, "/", None::<&str>, MsFlags::MS_REC | MsFlags::MS_SLAVE, None::<&str>)
+            .unwrap();
         let dir = tempfile::tempdir().unwrap();
         let mut bytes = [0; 32];
         bytes[..4].copy_from_slice(&std::process::id().to_be_bytes());
@@ -144,7 +151,10 @@ impl Case {
             id,
             sandbox: sandbox(),
             container,
-            image: spec::ImageConfig { env: vec!["PATH=/bin".into()], ..spec::ImageConfig::default() },
+            image: spec::ImageConfig {
+                env: vec!["PATH=/bin".into()],
+                ..spec::ImageConfig::default()
+            },
             node: node(),
             place,
             lower: vec!["base".into()],
@@ -250,7 +260,11 @@ impl Case {
         let (start, start_writer) = pipe2(OFlag::O_CLOEXEC).unwrap();
         #[expect(clippy::disallowed_methods, reason = "the test is the shim")]
         let mut command = Command::new(env!("CARGO_BIN_EXE_ferropod-launch"));
-        command.stdin(std::process::Stdio::null()).stdout(writer.try_clone().unwrap()).stderr(writer).env_clear();
+        command
+            .stdin(std::process::Stdio::null())
+            .stdout(writer.try_clone().unwrap())
+            .stderr(writer)
+            .env_clear();
         raw::place(&mut command, vec![(theirs.into(), CONTROL_FD), (start_writer, START_FD)]);
         let mut launch = command.spawn().unwrap();
         drop(command);
@@ -270,7 +284,9 @@ impl Case {
     pub(crate) fn start(&self) {
         // The socket's path is longer than an address holds.
         let dir = File::open(Path::new(&self.path("bundle")).join(self.id.as_str())).unwrap();
-        drop(UnixStream::connect(format!("/proc/self/fd/{}/notify.sock", dir.as_raw_fd())).unwrap());
+        drop(
+            UnixStream::connect(format!("/proc/self/fd/{}/notify.sock", dir.as_raw_fd())).unwrap(),
+        );
     }
 
     /// Creates, starts, and waits for the end.
@@ -333,6 +349,26 @@ impl Made {
     }
 }
 
+/// Reaps the children of execs that failed, as a shim does: a PID namespace ends only when all in it are reaped. They are
+/// told from launches by their second pid.
+pub(crate) fn reap_failed() {
+    for entry in fs::read_dir("/proc").unwrap().filter_map(Result::ok) {
+        let status = fs::read_to_string(entry.path().join("status")).unwrap_or_default();
+        let field = |name: &str| {
+            status.lines().find_map(|l| l.strip_prefix(name)).unwrap_or_default().trim().to_owned()
+        };
+        let ours =
+            field("PPid:") == std::process::id().to_string() && field("State:").starts_with('Z');
+        if ours
+            && field("Name:") == "ferropod-launch"
+            && field("NSpid:").split_whitespace().count() > 1
+        {
+            let pid = entry.file_name().to_string_lossy().parse().unwrap();
+            let _reaped_by_another = waitpid(Pid::from_raw(pid), None);
+        }
+    }
+}
+
 /// A terminal's master says EIO at the end.
 fn read_terminal(terminal: OwnedFd) -> String {
     let mut file = File::from(terminal);
@@ -357,7 +393,12 @@ impl Drop for Case {
     fn drop(&mut self) {
         let table = fs::read_to_string("/proc/thread-self/mountinfo").unwrap();
         let ours = self.dir.path().display().to_string();
-        for at in table.lines().rev().filter_map(|l| l.split(' ').nth(4)).filter(|at| at.starts_with(&ours)) {
+        for at in table
+            .lines()
+            .rev()
+            .filter_map(|l| l.split(' ').nth(4))
+            .filter(|at| at.starts_with(&ours))
+        {
             umount2(at, MntFlags::MNT_DETACH).unwrap();
         }
         for cgroup in self.cgroups() {
@@ -367,7 +408,10 @@ impl Drop for Case {
             let removed = fs::remove_dir(&cgroup).is_ok() || tries.map(gone).any(|g| g);
             assert!(removed || std::thread::panicking(), "{cgroup} is in use");
         }
-        assert!(host_mounts() == self.hosts_mounts || std::thread::panicking(), "mounts are left on the host");
+        assert!(
+            host_mounts() == self.hosts_mounts || std::thread::panicking(),
+            "mounts are left on the host"
+        );
     }
 }
 
@@ -384,7 +428,9 @@ fn node() -> spec::NodeFacts {
     node.hugetlb = unified;
     if !unified {
         node.cgroups = spec::CgroupLayout::Hybrid;
-        let names = fs::read_dir("/sys/fs/cgroup").unwrap().map(|e| e.unwrap().file_name().into_string().unwrap());
+        let names = fs::read_dir("/sys/fs/cgroup")
+            .unwrap()
+            .map(|e| e.unwrap().file_name().into_string().unwrap());
         node.hierarchies = names.filter(|n| n != "unified" && n != "systemd").collect();
     }
     node
@@ -402,7 +448,11 @@ fn sandbox() -> SandboxConfig {
         runtime_handler: String::new(),
         cgroup_parent: String::new(),
         sysctls: std::collections::BTreeMap::new(),
-        namespaces: Namespaces { network: NamespaceMode::Node, ipc: NamespaceMode::Node, ..Namespaces::default() },
+        namespaces: Namespaces {
+            network: NamespaceMode::Node,
+            ipc: NamespaceMode::Node,
+            ..Namespaces::default()
+        },
         security: SandboxSecurity::default(),
         overhead: None,
         resources: None,
