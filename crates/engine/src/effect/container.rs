@@ -5,6 +5,7 @@ use std::time::Duration;
 use names::{ContainerId, Kind};
 use pod::config::Resources;
 use pod::step::{Event, Fault};
+use pod::{Container, ContainerPhase};
 use tracing::warn;
 
 use super::Context;
@@ -12,6 +13,8 @@ use crate::world::{Shim, World};
 
 /// How long to wait between two tries to kill what does not end.
 const AGAIN: Duration = Duration::from_millis(200);
+/// The longest such wait.
+const AGAIN_AT_MOST: Duration = Duration::from_secs(5);
 
 /// Makes the container, or undoes what was made of it.
 pub(super) async fn create<W: World>(context: &Context<W>, id: &ContainerId) -> Event {
@@ -68,11 +71,23 @@ pub(super) async fn signal<W: World>(context: &Context<W>, id: &ContainerId) {
     }
 }
 
-/// Kills everything in its cgroup; the shim then tells the exit.
+/// Kills everything in its cgroup; the shim then tells the exit. Whoever waits for that exit is told of nothing else, so what fails
+/// is tried again until the main process has ended: from then on it is the reaping that tells.
 pub(super) async fn kill<W: World>(context: &Context<W>, id: &ContainerId) {
-    if let Err(fault) = context.parts.world.kill_container(&context.pod.sandbox, id).await {
+    let mut watch = context.watch.clone();
+    let mut pause = AGAIN;
+    while let Err(fault) = context.parts.world.kill_container(&context.pod.sandbox, id).await {
         warn!(container = %id, "not killed: {}", fault.message);
+        let ended = watch.wait_for(|pod| pod.containers.get(id).is_none_or(|c| has_ended(c)));
+        if tokio::time::timeout(pause, ended).await.is_ok() {
+            return;
+        }
+        pause = (pause * 2).min(AGAIN_AT_MOST);
     }
+}
+
+fn has_ended(container: &Container) -> bool {
+    matches!(container.phase, ContainerPhase::Ending { .. }) || container.phase.is_over()
 }
 
 /// Its main process has ended: kill what it left behind, then read why it ended.
