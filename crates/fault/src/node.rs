@@ -101,7 +101,9 @@ impl Node {
     pub fn daemon_died(&mut self) {
         let over: Vec<SandboxId> =
             self.shims.iter().filter(|(_, s)| !s.committed).map(|(id, _)| id.clone()).collect();
-        over.iter().for_each(|id| self.kill_shim(id));
+        for id in &over {
+            self.kill_shim(id);
+        }
         self.shims.values_mut().for_each(|shim| shim.events = None);
     }
 
@@ -159,9 +161,15 @@ impl Node {
     pub(crate) fn establish(&mut self, sandbox: &Sandbox, claim: &Claim) -> Result<(), Fault> {
         let id = sandbox.id.clone();
         match claim {
-            Claim::Files => drop(self.files.entry(id).or_default()),
-            Claim::Cgroup { path } => drop(self.cgroups.insert(path.clone(), id)),
-            Claim::Shm => drop(self.shm.insert(id)),
+            Claim::Files => {
+                self.files.entry(id).or_default();
+            }
+            Claim::Cgroup { path } => {
+                self.cgroups.insert(path.clone(), id);
+            }
+            Claim::Shm => {
+                self.shm.insert(id);
+            }
             Claim::Shim | Claim::Namespaces { .. } | Claim::Network { .. } => {
                 return Err(refused(format!("{} is not the host's to establish", claim.name())));
             }
@@ -181,12 +189,16 @@ impl Node {
             Claim::Cgroup { .. } if has_shim || self.is_busy(id) => {
                 return Err(refused("processes are in the pod's cgroup"));
             }
-            Claim::Cgroup { path } => drop(self.cgroups.remove(path)),
+            Claim::Cgroup { path } => {
+                self.cgroups.remove(path);
+            }
             Claim::Shim => self.kill_shim(id),
             Claim::Namespaces { pin } => {
-                pin.iter().for_each(|pin| drop(self.pins.remove(pin)));
+                self.pins.retain(|held, _| Some(held) != pin.as_ref());
             }
-            Claim::Shm => drop(self.shm.remove(id)),
+            Claim::Shm => {
+                self.shm.remove(id);
+            }
             Claim::Network { .. } => return Err(refused("networks are not the host's to release")),
         }
         Ok(())
@@ -301,32 +313,31 @@ mod tests {
         let sandbox = || SandboxId::from_random([1; 32]);
         let container = || ContainerId::from_random([2; 32]);
         let events = tokio::sync::mpsc::unbounded_channel().0;
-        let plants: [(&str, Box<dyn Fn(&mut Node)>); 9] = [
-            ("files", Box::new(|n| drop(n.files.insert(sandbox(), Vec::new())))),
-            ("exit file", Box::new(|n| drop(n.exits.insert(sandbox(), Vec::new())))),
-            ("cgroup", Box::new(|n| drop(n.cgroups.insert("/pod".into(), sandbox())))),
-            (
-                "shim",
-                Box::new(|n| {
-                    n.files.insert(sandbox(), Vec::new());
-                    n.spawn(&sandbox(), events.clone()).unwrap();
-                    n.files.clear();
-                }),
-            ),
-            ("namespace", Box::new(|n| drop(n.pins.insert("pin".into(), sandbox())))),
-            ("shm", Box::new(|n| drop(n.shm.insert(sandbox())))),
-            ("network", Box::new(|n| drop(n.network.insert("intent".into())))),
-            ("directories", Box::new(|n| drop(n.dirs.insert(container(), sandbox())))),
-            ("process", Box::new(|n| drop(n.processes.insert(container(), 7)))),
+        let mut shim = Node::default();
+        shim.files.insert(sandbox(), Vec::new());
+        shim.spawn(&sandbox(), events).unwrap();
+        shim.files.clear();
+        let none = Node::default;
+        let plants = [
+            ("files", Node { files: [(sandbox(), Vec::new())].into(), ..none() }),
+            ("exit file", Node { exits: [(sandbox(), Vec::new())].into(), ..none() }),
+            ("cgroup", Node { cgroups: [("/pod".to_owned(), sandbox())].into(), ..none() }),
+            ("shim", shim),
+            ("namespace", Node { pins: [("pin".to_owned(), sandbox())].into(), ..none() }),
+            ("shm", Node { shm: [sandbox()].into(), ..none() }),
+            ("network", Node { network: ["intent".to_owned()].into(), ..none() }),
+            ("directories", Node { dirs: [(container(), sandbox())].into(), ..none() }),
+            ("process", Node { processes: [(container(), 7)].into(), ..none() }),
         ];
-        for (kind, plant) in plants {
-            let mut node = Node::default();
-            assert_eq!(node.left(), Vec::<String>::new());
-            plant(&mut node);
+        assert_eq!(none().left(), Vec::<String>::new());
+        for (kind, mut node) in plants {
             let left = node.left();
             assert_eq!(left.len(), 1, "{kind}: {left:?}");
             assert!(left[0].starts_with(kind), "{left:?}");
             assert_eq!(node.copy().left(), left);
+            node.sweep(&[], &[]);
+            node.sweep_network(&[]);
+            assert_eq!((node.left().len(), node.swept), (0, 1), "{kind}");
         }
     }
 }

@@ -78,7 +78,9 @@ impl FakeWorld {
             Turn::Meet(Mishap::KillShims) => {
                 let mut node = self.node();
                 let shims: Vec<SandboxId> = node.shims.keys().cloned().collect();
-                shims.iter().for_each(|id| node.kill_shim(id));
+                for id in &shims {
+                    node.kill_shim(id);
+                }
                 return Some(act(&mut node));
             }
             Turn::Meet(Mishap::DieBefore) => self.fuel.die(),

@@ -89,6 +89,25 @@ impl Kubelet<'_> {
         self.remove_sandbox().await
     }
 
+    /// What a kubelet does that got no answer: it asks again, at once.
+    pub(crate) async fn asks_again(&self) -> Result<()> {
+        let told = self.notes.lock().unwrap().clone();
+        if told.sandbox.asked > Stage::Running {
+            self.engine.stop_sandbox(told.sandbox.id.unwrap().as_str()).await?;
+            return Ok(());
+        }
+        self.run().await?;
+        for (nth, promise) in told.containers.iter().enumerate() {
+            match (promise.told, promise.asked) {
+                (Stage::Nothing, Stage::Made) => self.create(nth).await?,
+                (_, Stage::Over) => self.stop_container(nth, Duration::ZERO).await?,
+                (_, Stage::Forgotten) => self.remove_container(nth).await?,
+                _ => {}
+            }
+        }
+        Ok(())
+    }
+
     async fn again<T>(&self, call: impl AsyncFn() -> Result<T>) -> Result<T> {
         let mut last = None;
         for _ in 0..TRIES {
@@ -262,6 +281,8 @@ fn as_recorded(engine: &Engine<FakeWorld>, pod: &Pod) {
         let lives = container.phase.pid();
         assert_eq!(node.processes.get(&container.id).copied(), lives, "{:?}", container.phase);
         assert!(node.dirs.contains_key(&container.id), "its directories stay until it is removed");
+        let lost = container.phase.exit().is_some_and(|(exit, _)| *exit == Exit::Lost);
+        assert!(!lost, "its shim outlived the daemon and knows how {} ended", container.id);
     }
     assert_eq!(node.dirs.len(), pod.containers.len(), "directories of no container");
 }

@@ -97,10 +97,23 @@ fn die_twice(first: usize, step: usize) -> usize {
                 return deaths;
             }
             deaths += 1 + die_again(&machine, &told);
+            goes_on(&machine.copy(), &told);
             comes_back(&machine, &told);
         }
     }
     deaths
+}
+
+/// Right after the recovery the calls that got no answer are made again, and there is no error.
+fn goes_on(machine: &Machine, told: &Told) {
+    let notes = Notes::new(told.clone().into());
+    machine.live(&Arc::new(Fuel::endless()), async |engine, _| {
+        let kubelet = Kubelet { engine, notes: notes.clone(), on_error: OnError::Never };
+        ends(kubelet.asks_again()).await.unwrap();
+        quiet(engine).await;
+        holds(engine, &notes.lock().unwrap());
+    });
+    comes_back(machine, &notes.lock().unwrap());
 }
 
 fn die_again(machine: &Machine, told: &Told) -> usize {
