@@ -1,0 +1,88 @@
+//! What outlives a daemon that is killed, and what a killed shim takes along.
+
+use serde_json::{Value, json};
+
+use crate::machine;
+use crate::node::{Node, eventually, write};
+
+#[test]
+fn a_killed_daemon_finds_its_pod_running_and_knows_who_exited() {
+    let mut node = Node::with_busybox();
+    let pod = node.run_pod(&Value::Null);
+    let address = address(&node, &pod.id);
+    let shared =
+        json!({"mounts": [{"host_path": node.path("shared"), "container_path": "/shared"}]});
+    std::fs::create_dir(node.path("shared")).expect("a directory");
+    let runs = node.run(
+        &pod,
+        "i=0; while :; do echo tick $i; i=$((i + 1)); sleep 0.05; done",
+        &Value::Null,
+    );
+    let exits = node.run(
+        &pod,
+        "until [ -e /shared/go ]; do sleep 0.05; done; touch /shared/gone; exit 7",
+        &shared,
+    );
+    node.logs_show(&runs, "tick 3");
+
+    node.kill_daemon();
+    write(&node.path("shared/go"), "");
+    eventually("the container leaves", || node.path("shared/gone").exists());
+    eventually("its process is gone", || machine::processes(&exits).next().is_none());
+    node.serve();
+
+    assert_eq!(node.crictl(&["pods", "-q", "--state", "ready", "--no-trunc"]), pod.id);
+    assert_eq!(self::address(&node, &pod.id), address);
+    assert_eq!(node.crictl(&["ps", "-q", "--no-trunc"]), runs);
+    assert_eq!(node.exit(&exits), (7, "Error".to_owned()));
+    assert_eq!(node.crictl(&["exec", "-s", &runs, "echo", "still here"]), "still here");
+    let ticks = |log: &str| log.lines().enumerate().all(|(i, line)| line == format!("tick {i}"));
+    let count = node.crictl(&["logs", &runs]).lines().count();
+    node.logs_show(&runs, &format!("tick {}", count + 3));
+    assert!(ticks(&node.crictl(&["logs", &runs])), "a line is missing or twice in the log");
+    node.end_clean();
+}
+
+#[test]
+fn a_pod_whose_shim_was_killed_is_dead_as_a_whole_and_can_be_removed() {
+    let node = Node::with_busybox();
+    let pod = node.run_pod(&Value::Null);
+    let containers =
+        [0, 1].map(|_| node.run(&pod, "trap '' TERM; while :; do sleep 0.1; done", &Value::Null));
+    let shim = node.json(&["inspectp", &pod.id])["info"]["shimPid"].as_u64().expect("a pid");
+    kill(shim);
+
+    eventually("the pod is not ready", || {
+        node.json(&["inspectp", &pod.id])["status"]["state"] == "SANDBOX_NOTREADY"
+    });
+    for id in &containers {
+        assert_eq!(node.exit(id), (255, "Unknown".to_owned()));
+        assert_eq!(machine::processes(id).count(), 0);
+    }
+    node.crictl(&["rmp", &pod.id]);
+    assert_eq!(node.crictl(&["ps", "-aq"]), "");
+    node.left_nothing();
+}
+
+#[test]
+fn a_shim_that_is_killed_while_there_is_no_daemon_is_missed_at_the_next_start() {
+    let mut node = Node::with_busybox();
+    let pod = node.run_pod(&Value::Null);
+    let id = node.run(&pod, "while :; do sleep 0.1; done", &Value::Null);
+    let shim = node.json(&["inspectp", &pod.id])["info"]["shimPid"].as_u64().expect("a pid");
+    node.kill_daemon();
+    kill(shim);
+    node.serve();
+    assert_eq!(node.exit(&id), (255, "Unknown".to_owned()));
+    assert_eq!(node.json(&["inspectp", &pod.id])["status"]["state"], "SANDBOX_NOTREADY");
+    node.end_clean();
+}
+
+fn address(node: &Node, pod: &str) -> Value {
+    node.json(&["inspectp", pod])["status"]["network"].take()
+}
+
+fn kill(pid: u64) {
+    let status = crate::node::tool("kill").args(["-9", &pid.to_string()]).status();
+    assert!(status.expect("kill runs").success());
+}

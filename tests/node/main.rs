@@ -1,0 +1,26 @@
+//! A real daemon on the real kernel, driven by a real crictl: what somebody at a node sees.
+//!
+//! `hack/blackbox` runs these tests: they need its network namespace and its registry, and it tells them by environment
+//! variables where things are. Each has a daemon of its own, one after the other, and ends by comparing the machine
+//! with what it was before.
+//!
+//! `node` is the daemon and the client, `machine` what the kernel says beside them.
+
+#[cfg(test)]
+mod bounds;
+#[cfg(test)]
+mod events;
+#[cfg(test)]
+mod images;
+#[cfg(test)]
+mod kills;
+#[cfg(test)]
+mod machine;
+#[cfg(test)]
+mod node;
+#[cfg(test)]
+mod pods;
+#[cfg(test)]
+mod refusals;
+#[cfg(test)]
+mod stops;

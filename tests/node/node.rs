@@ -1,0 +1,313 @@
+//! One daemon with its own directories, and the client that drives it.
+
+use std::cell::{Cell, RefCell};
+use std::collections::BTreeSet;
+use std::fs::File;
+use std::io::Write;
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, Output, Stdio};
+use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::time::{Duration, Instant};
+
+use serde_json::{Value, json};
+
+use crate::machine;
+
+pub(crate) const BUSYBOX: &str = "registry.k8s.io/e2e-test-images/busybox:1.29-2";
+/// For what the node does by itself, without a call that waits for it.
+const PATIENCE: Duration = Duration::from_secs(20);
+
+static TURN: Mutex<()> = Mutex::new(());
+
+pub(crate) struct Node {
+    dir: tempfile::TempDir,
+    root: tempfile::TempDir,
+    daemon: Option<Child>,
+    before: BTreeSet<String>,
+    pods: RefCell<Vec<String>>,
+    made: Cell<u32>,
+    _turn: MutexGuard<'static, ()>,
+}
+
+/// A sandbox, and the request that made it.
+pub(crate) struct Pod {
+    pub(crate) id: String,
+    request: PathBuf,
+}
+
+impl Node {
+    pub(crate) fn start() -> Self {
+        let turn = TURN.lock().unwrap_or_else(PoisonError::into_inner);
+        let dir = tempfile::tempdir_in(told("FERROPOD_RUN")).expect("a directory");
+        let root = tempfile::tempdir_in(told("FERROPOD_ROOT")).expect("a directory on disk");
+        let mut node = Self {
+            dir,
+            root,
+            daemon: None,
+            before: BTreeSet::new(),
+            pods: RefCell::default(),
+            made: Cell::new(0),
+            _turn: turn,
+        };
+        write(&node.path("config.toml"), &node.config());
+        node.serve();
+        node.before = node.traces();
+        node
+    }
+
+    /// With the image that nearly all tests run.
+    pub(crate) fn with_busybox() -> Self {
+        let node = Self::start();
+        node.crictl(&["pull", BUSYBOX]);
+        node
+    }
+
+    fn config(&self) -> String {
+        format!(
+            "root = {:?}\nstate = {:?}\nsocket = {:?}\n[network]\nmode = \"native\"\n\
+             [image]\nhosts_dirs = [{:?}]\nregistries_conf = \"\"\n",
+            self.root.path().join("root"),
+            self.path("state"),
+            self.path("ferropod.sock"),
+            told("FERROPOD_HOSTS"),
+        )
+    }
+
+    // === the daemon ===
+
+    pub(crate) fn serve(&mut self) {
+        let log = File::options().append(true).create(true).open(self.path("log")).expect("a log");
+        let daemon = self.serving().stderr(log).spawn();
+        self.daemon = Some(daemon.expect("the daemon starts"));
+        eventually("the daemon answers", || self.try_crictl(&["version"]).status.success());
+    }
+
+    /// The command that serves on this node's directories.
+    pub(crate) fn serving(&self) -> Command {
+        let mut command = tool(&format!("{}/ferropod", told("FERROPOD_BIN")));
+        command.args(["serve", "--config"]).arg(self.path("config.toml"));
+        command
+    }
+
+    /// As a crash does it: without a chance to write anything.
+    pub(crate) fn kill_daemon(&mut self) {
+        let mut daemon = self.daemon.take().expect("a daemon to kill");
+        daemon.kill().expect("a signal");
+        daemon.wait().expect("its end");
+    }
+
+    // === the client ===
+
+    pub(crate) fn try_crictl(&self, args: &[&str]) -> Output {
+        self.client(args).output().expect("crictl runs")
+    }
+
+    pub(crate) fn client(&self, args: &[&str]) -> Command {
+        let endpoint = format!("unix://{}", self.path("ferropod.sock").display());
+        let mut command = tool(&told("CRICTL"));
+        // Without a configuration file of its own it warns that there is none.
+        command.args([
+            "--config",
+            "/dev/null",
+            "--timeout",
+            "60s",
+            "-r",
+            &endpoint,
+            "-i",
+            &endpoint,
+        ]);
+        command.args(args);
+        command
+    }
+
+    /// What it printed; it must have succeeded.
+    pub(crate) fn crictl(&self, args: &[&str]) -> String {
+        let output = self.try_crictl(args);
+        let said = String::from_utf8_lossy(&output.stderr);
+        assert!(output.status.success(), "crictl {}: {said}", args.join(" "));
+        String::from_utf8_lossy(&output.stdout).trim().to_owned()
+    }
+
+    pub(crate) fn json(&self, args: &[&str]) -> Value {
+        let (verb, rest) = args.split_first().expect("a verb");
+        let printed = self.crictl(&[&[*verb, "-o", "json"], rest].concat());
+        serde_json::from_str(&printed).expect("crictl prints JSON")
+    }
+
+    /// What it complained of; it must have failed.
+    pub(crate) fn refused(&self, args: &[&str]) -> String {
+        let output = self.try_crictl(args);
+        assert!(!output.status.success(), "crictl {} was not refused", args.join(" "));
+        String::from_utf8_lossy(&output.stderr).into_owned()
+    }
+
+    // === pods and containers ===
+
+    /// Writes a request that can be made of a pod; what `extra` has counts for more.
+    pub(crate) fn pod_request(&self, extra: &Value) -> PathBuf {
+        let number = self.next();
+        let mut request = json!({
+            "metadata": {"name": format!("pod{number}"), "namespace": "tests", "uid": format!("uid{number}")},
+            "log_directory": self.path(&format!("logs{number}")),
+            "linux": {"cgroup_parent": self.cgroup()},
+        });
+        merge(&mut request, extra);
+        self.request(number, &request)
+    }
+
+    /// Writes a request that a busybox runs this script.
+    pub(crate) fn container_request(&self, script: &str, extra: &Value) -> PathBuf {
+        let number = self.next();
+        let mut request = json!({
+            "metadata": {"name": format!("container{number}")},
+            "image": {"image": BUSYBOX},
+            "command": ["sh", "-c", script],
+            "log_path": format!("{number}.log"),
+            "linux": {"security_context": {"namespace_options": {"pid": 1}}},
+        });
+        merge(&mut request, extra);
+        self.request(number, &request)
+    }
+
+    pub(crate) fn run_pod(&self, extra: &Value) -> Pod {
+        let request = self.pod_request(extra);
+        let id = self.crictl(&["runp", text(&request)]);
+        self.pods.borrow_mut().push(id.clone());
+        Pod { id, request }
+    }
+
+    pub(crate) fn create(&self, pod: &Pod, script: &str, extra: &Value) -> String {
+        let request = self.container_request(script, extra);
+        self.crictl(&["create", &pod.id, text(&request), text(&pod.request)])
+    }
+
+    pub(crate) fn run(&self, pod: &Pod, script: &str, extra: &Value) -> String {
+        let id = self.create(pod, script, extra);
+        self.crictl(&["start", &id]);
+        id
+    }
+
+    pub(crate) fn create_refused(&self, pod: &Pod, extra: &Value) -> String {
+        let request = self.container_request("true", extra);
+        self.refused(&["create", &pod.id, text(&request), text(&pod.request)])
+    }
+
+    /// The status of a container.
+    pub(crate) fn status(&self, container: &str) -> Value {
+        self.json(&["inspect", container])["status"].take()
+    }
+
+    pub(crate) fn exit(&self, container: &str) -> (i64, String) {
+        eventually("the container exits", || self.status(container)["state"] == "CONTAINER_EXITED");
+        let status = self.status(container);
+        let reason = status["reason"].as_str().expect("a reason").to_owned();
+        (status["exitCode"].as_i64().expect("a number"), reason)
+    }
+
+    pub(crate) fn logs_show(&self, container: &str, line: &str) {
+        let has = || self.crictl(&["logs", container]).lines().any(|found| found == line);
+        eventually(&format!("{line:?} in the log"), has);
+    }
+
+    // === the end ===
+
+    /// Removes all pods and holds the machine against what it was.
+    pub(crate) fn end_clean(self) {
+        self.crictl(&["rmp", "--all", "--force"]);
+        self.left_nothing();
+    }
+
+    pub(crate) fn left_nothing(&self) {
+        let end = Instant::now() + PATIENCE;
+        while self.traces() != self.before && Instant::now() < end {
+            std::thread::sleep(Duration::from_millis(50));
+        }
+        assert_eq!(self.traces(), self.before, "the machine is not as it was");
+    }
+
+    fn traces(&self) -> BTreeSet<String> {
+        let mut traces = machine::traces(self.dir.path(), self.root.path(), &self.cgroup());
+        let pods = self.pods.borrow();
+        traces.extend(pods.iter().filter_map(|id| machine::pin(id)));
+        traces
+    }
+
+    // === its things ===
+
+    pub(crate) fn path(&self, name: &str) -> PathBuf {
+        self.dir.path().join(name)
+    }
+
+    fn cgroup(&self) -> String {
+        let name = self.dir.path().file_name().expect("a name").to_string_lossy();
+        format!("/ferropod-test{name}")
+    }
+
+    fn next(&self) -> u32 {
+        self.made.set(self.made.get() + 1);
+        self.made.get()
+    }
+
+    fn request(&self, number: u32, request: &Value) -> PathBuf {
+        let path = self.path(&format!("request{number}.json"));
+        write(&path, &request.to_string());
+        path
+    }
+}
+
+impl Drop for Node {
+    fn drop(&mut self) {
+        if std::thread::panicking() {
+            let log = std::fs::read_to_string(self.path("log")).unwrap_or_default();
+            eprintln!("the daemon's log:\n{log}");
+            self.try_crictl(&["rmp", "--all", "--force"]);
+        }
+        if self.daemon.is_some() {
+            self.kill_daemon();
+        }
+        machine::drop_cgroups(&self.cgroup());
+    }
+}
+
+/// Polls until it holds.
+pub(crate) fn eventually(what: &str, mut holds: impl FnMut() -> bool) {
+    let end = Instant::now() + PATIENCE;
+    while !holds() {
+        assert!(Instant::now() < end, "waited in vain until {what}");
+        std::thread::sleep(Duration::from_millis(50));
+    }
+}
+
+#[expect(clippy::disallowed_methods, reason = "a test waits for its tools")]
+pub(crate) fn tool(program: &str) -> Command {
+    let mut command = Command::new(program);
+    command.stdin(Stdio::null());
+    command
+}
+
+pub(crate) fn text(path: &Path) -> &str {
+    path.to_str().expect("a path in UTF-8")
+}
+
+pub(crate) fn write(path: &Path, content: &str) {
+    let mut file = File::create(path).expect("a file");
+    file.write_all(content.as_bytes()).expect("its content");
+}
+
+fn told(name: &str) -> String {
+    std::env::var(name)
+        .unwrap_or_else(|_| panic!("{name} is not set: hack/blackbox runs these tests"))
+}
+
+/// Puts the second into the first: objects are joined, all else is replaced.
+fn merge(into: &mut Value, extra: &Value) {
+    match (into, extra) {
+        (Value::Object(into), Value::Object(extra)) => {
+            for (key, value) in extra {
+                merge(into.entry(key).or_insert(Value::Null), value);
+            }
+        }
+        (_, Value::Null) => {}
+        (into, extra) => *into = extra.clone(),
+    }
+}
