@@ -1,7 +1,7 @@
 //! Where everything lies. Every path follows from an id, so that any later daemon finds it.
 //!
 //! ```text
-//! <state>/p/<sandbox>/    hostname, hosts, resolv.conf, shm (a mount), shim.sock, exits, cgroup (its path, for the sweep)
+//! <state>/p/<sandbox>/    hostname, hosts, resolv.conf, shm (a mount), shim.sock, exits, shim (its process), cgroup (its path, for the sweep)
 //! <state>/c/<container>/  the bundle: config.json, notify.sock
 //! <state>/seccomp/        compiled programs
 //! <root>/c/<container>/   upper and work of the container's overlay
@@ -64,6 +64,10 @@ impl Places {
 
     pub(crate) fn exits(&self, id: &SandboxId) -> PathBuf {
         self.pod(id).join("exits")
+    }
+
+    pub(crate) fn shim(&self, id: &SandboxId) -> PathBuf {
+        self.pod(id).join("shim")
     }
 
     pub(crate) fn bundle(&self, id: &ContainerId) -> PathBuf {

@@ -134,9 +134,8 @@ impl Shims for Node {
     }
 
     async fn connect(&self, sandbox: &Sandbox, events: ShimEvents) -> Connected<LiveShim> {
-        let ready = sandbox.ready().cloned().unwrap_or_default();
-        let adopted = ShimProcess::adopt(ready.shim_pid, Some(ready.shim_start));
-        let process = match adopted {
+        let Some((pid, started)) = recorded(self, &sandbox.id) else { return Connected::Gone };
+        let process = match ShimProcess::adopt(pid, Some(started)) {
             Ok(Some(process)) => process,
             Ok(None) => return Connected::Gone,
             Err(error) => {
@@ -197,7 +196,17 @@ fn spawn(
         cgroup: place.as_ref().map(AsFd::as_fd),
     })
     .map_err(|e| fault(e.kind(), &e))?;
+    let told = format!("{} {}", process.pid(), process.started());
+    host::files::replace(&node.places.shim(id), told.as_bytes(), 0o600)
+        .map_err(|e| fault(e.kind(), &e))?;
     Ok((process, ours))
+}
+
+/// The process id and start time of a sandbox's shim, written when it was spawned: good in every phase.
+fn recorded(node: &Node, id: &SandboxId) -> Option<(i32, u64)> {
+    let text = std::fs::read_to_string(node.places.shim(id)).ok()?;
+    let (pid, started) = text.split_once(' ')?;
+    Some((pid.parse().ok()?, started.parse().ok()?))
 }
 
 type Told = mpsc::UnboundedReceiver<Event>;
