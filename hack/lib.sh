@@ -5,6 +5,7 @@ set -euo pipefail
 repo=$(cd "$(dirname "${BASH_SOURCE[0]}")/.." && pwd)
 bin=$repo/target/release # where build_ferropod puts all three
 load=$bin/ferropod-load
+export load
 logs=$repo/target/hack   # of the last run
 cache=${FERROPOD_CACHE:-${HOME:-/root}/.cache/ferropod}
 exits=()
