@@ -4,7 +4,7 @@
 //! |---|---|
 //! | sandbox `Creating` | released and forgotten: nobody was told of it |
 //! | `Ready` | its shim is connected; a shim that is gone takes the pod with it; a silent one leaves it as last recorded, and is tried again |
-//! | `Stopping`, `Removing` | goes on |
+//! | `Stopping`, `Removing` | goes on, with the shim of a sandbox that is being stopped where it still answers |
 //! | container `Creating` | undone |
 //! | `Starting` | what the shim says |
 //! | `Stopping` | waits for the next `StopContainer` |
@@ -33,6 +33,9 @@ use crate::world::{Connected, Shim, ShimEvents, World};
 
 /// How long to wait before a silent shim is asked again.
 const ASK_AGAIN: Duration = Duration::from_secs(2);
+
+/// How long undoing what was half made may keep the socket closed.
+const UNDONE: Duration = Duration::from_secs(5);
 
 /// Why there is nothing to go on from.
 #[derive(Debug, thiserror::Error)]
@@ -144,28 +147,40 @@ async fn bring_back_one<W: World>(parts: &Arc<Parts<W>>, pod: Pod, rebooted: boo
     parts
         .views
         .publish(&sandbox.id, &Entry { pod: Arc::new(pod.clone()), mailbox: sender.clone() });
-    let mut events = exits(parts, &pod).await;
+    let mut told = Vec::new();
     let ready = sandbox.ready().is_some();
     let mut silent = None;
-    if ready && !rebooted {
+    // A sandbox that was being stopped may still have its shim, which alone knows how its containers end.
+    let may_live = ready || matches!(sandbox.phase, SandboxPhase::Stopping);
+    if may_live && !rebooted {
         match parts.world.connect(&sandbox, task.shim_events()).await {
             Connected::Yes(shim) => {
-                events.extend(compare(&pod, &*shim).await);
+                told.extend(compare(&pod, &*shim).await);
                 task = task.with_shim(shim);
             }
-            Connected::Silent => silent = Some(task.shim_events()),
-            Connected::Gone => events.push(Event::ShimGone),
+            Connected::Silent if ready => silent = Some(task.shim_events()),
+            Connected::Gone if ready => told.push(Event::ShimGone),
+            Connected::Silent | Connected::Gone => {}
         }
     } else if ready {
-        events.push(Event::ShimGone);
+        told.push(Event::ShimGone);
     }
+    // Read after the shim was called: one that is gone recorded its last exits before it ended.
+    let mut events = exits(parts, &pod).await;
+    events.extend(told);
     let unmade = half_made(&pod);
     task = task.with_effects(unmade);
+    let mut watch = task.watch();
     tokio::spawn(task.run());
     if let Some(shim_events) = silent {
         tokio::spawn(ask_again(parts.clone(), pod.clone(), sender.clone(), shim_events));
     }
     settle(&pod, &sender, events, rebooted).await;
+    // Else a retry of the same creation would join the one that is being undone, and get its failure.
+    let undone = watch.wait_for(|pod| half_made(pod).is_empty());
+    if tokio::time::timeout(UNDONE, undone).await.is_err() {
+        warn!(sandbox = %sandbox.id, "containers are still being undone");
+    }
     false
 }
 

@@ -81,6 +81,11 @@ impl<W: World> PodTask<W> {
         self.shim_events.0.clone()
     }
 
+    /// How the pod stands, from now on.
+    pub(crate) fn watch(&self) -> watch::Receiver<Arc<Pod>> {
+        self.published.subscribe()
+    }
+
     pub(crate) fn with_shim(mut self, shim: Arc<W::Shim>) -> Self {
         self.shim = Some(shim);
         self

@@ -68,6 +68,11 @@ pub(crate) fn spawn(program: &Program<'_>) -> Result<Pid, Errno> {
 
 /// Returns only the number of an error.
 fn become_program(program: &Program<'_>) -> i32 {
+    // The image may lie where a descriptor belongs: then `place` would put a socket in its stead (EACCES).
+    let image = match above(program.image.as_raw_fd()) {
+        Ok(image) => image,
+        Err(error) => return number(error),
+    };
     if let Err(error) = place(program.fds).and_then(|()| reset_signals()) {
         return number(error);
     }
@@ -77,7 +82,7 @@ fn become_program(program: &Program<'_>) -> i32 {
     unsafe {
         libc::syscall(
             libc::SYS_execveat,
-            program.image.as_raw_fd(),
+            image,
             c"".as_ptr(),
             argv.as_ptr(),
             envp.as_ptr(),
@@ -103,9 +108,7 @@ fn number(error: Errno) -> i32 {
 fn place(fds: &[(i32, BorrowedFd<'_>)]) -> Result<(), Errno> {
     let mut high = [-1; MOST];
     for (slot, (_, fd)) in high.iter_mut().zip(fds) {
-        // SAFETY: takes numbers only.
-        let copy = unsafe { libc::fcntl(fd.as_raw_fd(), libc::F_DUPFD_CLOEXEC, ABOVE) };
-        *slot = Errno::result(copy)?;
+        *slot = above(fd.as_raw_fd())?;
     }
     for (copy, (target, _)) in high.iter().zip(fds) {
         // SAFETY: takes numbers only; this process is about to be replaced, so that it owns nothing that is closed here.
@@ -113,6 +116,12 @@ fn place(fds: &[(i32, BorrowedFd<'_>)]) -> Result<(), Errno> {
         Errno::result(result)?;
     }
     Ok(())
+}
+
+/// A copy that is in nobody's way.
+fn above(fd: i32) -> Result<i32, Errno> {
+    // SAFETY: takes numbers only.
+    Errno::result(unsafe { libc::fcntl(fd, libc::F_DUPFD_CLOEXEC, ABOVE) })
 }
 
 fn reset_signals() -> Result<(), Errno> {
