@@ -128,7 +128,7 @@ impl WriteError {
     }
 }
 
-fn storage_kind(error: &redb::Error) -> Kind {
+pub(crate) fn storage_kind(error: &redb::Error) -> Kind {
     let full = [io::ErrorKind::StorageFull, io::ErrorKind::QuotaExceeded];
     match error {
         redb::Error::Io(e) if full.contains(&e.kind()) => Kind::Exhausted,

@@ -12,17 +12,35 @@ use std::collections::hash_map::RandomState;
 use std::fs;
 use std::hash::BuildHasher;
 use std::io;
-use std::path::Path;
+use std::path::{Path, PathBuf};
+use std::thread;
+use std::time::{Duration, Instant};
 
+use names::Kind;
+
+use crate::error::storage_kind;
 use crate::file::{Changes, Contents, FORMAT, File, Header, HeaderBytes, Place};
 use crate::{Loaded, OpenError, Options, Quarantined, Record, quarantine};
+
+/// How long another's lock is waited for.
+const LOCKED: Duration = Duration::from_secs(2);
 
 /// Both files, open and agreed.
 #[derive(Debug)]
 pub(crate) struct Opened {
     pub(crate) run: File,
-    pub(crate) disk: File,
+    pub(crate) disk: Disk,
     pub(crate) loaded: Loaded,
+}
+
+/// The disk file, or what it lacks since it is full.
+#[derive(Debug)]
+pub(crate) struct Disk {
+    pub(crate) path: PathBuf,
+    /// None when it has to be opened again first.
+    pub(crate) file: Option<File>,
+    pub(crate) owed: Changes,
+    pub(crate) header: Option<Header>,
 }
 
 pub(crate) fn open(options: Options) -> Result<Opened, OpenError> {
@@ -43,8 +61,19 @@ pub(crate) fn open(options: Options) -> Result<Opened, OpenError> {
     let header = next_header(&[run_header, disk_header], boot_id);
     move_garbled(&run, &run_has, &mut quarantined)?;
     move_garbled(&disk, &disk_has, &mut quarantined)?;
-    bring_up(&run, &run_has, truth, &header)?;
-    bring_up(&disk, &disk_has, truth, &header)?;
+    let failed = |path| storage("bring up", path);
+    run.commit_with_header(&lacks(&run_has, truth), Some(&header)).map_err(failed(&run.path))?;
+    let owed = lacks(&disk_has, truth);
+    let disk = match disk.commit_with_header(&owed, Some(&header)) {
+        Ok(()) => {
+            Disk { path: disk.path.clone(), file: Some(disk), owed: Changes::new(), header: None }
+        }
+        // A node whose disk is full must start, or nobody could stop its pods.
+        Err(error) if same_boot && storage_kind(&error) == Kind::Exhausted => {
+            Disk { path: disk.path, file: None, owed, header: Some(header.clone()) }
+        }
+        Err(error) => return Err(storage("bring up", &disk.path)(error)),
+    };
     let records = truth.records.iter().map(record).collect();
     let loaded = Loaded { records, rebooted, generation: header.generation, quarantined };
     Ok(Opened { run, disk, loaded })
@@ -81,7 +110,7 @@ fn open_file(
         fs::create_dir_all(parent)
             .map_err(|source| OpenError::Directory { path: parent.to_owned(), source })?;
     }
-    let reason = match File::open(path).and_then(|file| Ok((file.read()?, file))) {
+    let reason = match open_free(path).and_then(|file| Ok((file.read()?, file))) {
         Ok((contents, file)) => match contents.header {
             None | Some(HeaderBytes::Good(_)) => return Ok((file, contents)),
             Some(HeaderBytes::Newer(found)) => {
@@ -98,6 +127,19 @@ fn open_file(
     quarantined.push(quarantine::file(path, reason)?);
     let file = File::open(path).map_err(storage("open", path))?;
     Ok((file, Contents::default()))
+}
+
+/// A process that was killed in the middle of a fork leaves its lock to the child, until that has executed its program.
+fn open_free(path: &Path) -> Result<File, redb::Error> {
+    let begun = Instant::now();
+    loop {
+        match File::open(path) {
+            Err(redb::Error::DatabaseAlreadyOpen) if begun.elapsed() < LOCKED => {
+                thread::sleep(Duration::from_millis(5));
+            }
+            result => return result,
+        }
+    }
 }
 
 /// Whether the file's bytes are at fault, and not the disk or our rights.
@@ -126,21 +168,15 @@ fn move_garbled(
     Ok(())
 }
 
-/// Makes the file say what the truth says, in one transaction with its new header. What is garbled in the truth stays in
-/// the other file no more than anything else that the truth lacks.
-fn bring_up(
-    file: &File,
-    has: &Contents,
-    truth: &Contents,
-    header: &Header,
-) -> Result<(), OpenError> {
+/// What makes the file say what the truth says. What is garbled in the truth stays in the other file no more than
+/// anything else that the truth lacks.
+fn lacks(has: &Contents, truth: &Contents) -> Changes {
     let stale = has.records.keys().filter(|place| !truth.records.contains_key(*place));
     let gone = stale.chain(has.garbled.keys()).map(|place| (place.clone(), None));
     let differs =
         truth.records.iter().filter(|(place, value)| has.records.get(*place) != Some(value));
     let new = differs.map(|(place, value)| (place.clone(), Some(value.clone())));
-    let changes: Changes = gone.chain(new).collect();
-    file.commit_with_header(&changes, Some(header)).map_err(storage("bring up", &file.path))
+    gone.chain(new).collect()
 }
 
 fn storage<'a>(step: &'static str, path: &'a Path) -> impl Fn(redb::Error) -> OpenError + 'a {

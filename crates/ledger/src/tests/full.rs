@@ -93,14 +93,21 @@ async fn a_ledger_opens_on_a_full_disk() {
     let disk = dir.path().join("disk");
     let tmpfs = SmallTmpfs::mount(&disk);
     let (ledger, _) = open(dir.path(), "one");
+    ledger.write(put("first", "1"), Durability::Power).await.unwrap();
+    tmpfs.fill();
+    // More than the file can take: what opening has to copy does not fit.
     for n in 0..100 {
-        ledger.write(put(&n.to_string(), &"x".repeat(2000)), Durability::Process).await.unwrap();
+        ledger.write(put(&n.to_string(), &"x".repeat(20_000)), Durability::Process).await.unwrap();
     }
     drop(ledger);
-    tmpfs.fill();
     let (ledger, loaded) = open(dir.path(), "one");
-    assert_eq!(loaded.records.len(), 100);
+    assert_eq!(loaded.records.len(), 101);
     ledger.write(put("more", "1"), Durability::Process).await.unwrap();
+    let error = ledger.write(put("power", "1"), Durability::Power).await.unwrap_err();
+    assert!(matches!(error, WriteError::DiskRefused), "{error:?}");
+    tmpfs.make_room();
     drop(ledger);
-    assert_eq!(open(dir.path(), "one").1.records.len(), 101);
+    std::fs::remove_file(options(dir.path(), "").run).unwrap();
+    let (_ledger, loaded) = open(dir.path(), "one");
+    assert_eq!((loaded.records.len(), loaded.rebooted, loaded.generation), (102, false, 3));
 }

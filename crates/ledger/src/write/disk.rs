@@ -8,7 +8,8 @@ use std::time::{Duration, Instant};
 
 use super::{Copy, Shared, answer_all};
 use crate::WriteError;
-use crate::file::{Changes, File};
+use crate::file::{Changes, File, Header};
+use crate::open::Disk;
 
 /// How late the disk may be.
 const LAG: Duration = Duration::from_millis(100);
@@ -22,15 +23,19 @@ pub(super) struct Thread {
     file: Option<File>,
     /// What the run file has and the disk file lacks.
     owed: Changes,
+    /// What it says of itself is old too.
+    header: Option<Header>,
     /// When it is to be paid, unless a caller waits for it.
     due: Option<Instant>,
     shared: Arc<Shared>,
 }
 
 impl Thread {
-    pub(super) fn new(file: File, shared: Arc<Shared>) -> Self {
-        let path = file.path.clone();
-        Self { path, file: Some(file), owed: Changes::new(), due: None, shared }
+    pub(super) fn new(disk: Disk, shared: Arc<Shared>) -> Self {
+        let Disk { path, file, owed, header } = disk;
+        shared.disk_refuses.store(file.is_none(), Ordering::Relaxed);
+        let due = file.is_none().then(|| Instant::now() + RETRY);
+        Self { path, file, owed, header, due, shared }
     }
 
     pub(super) fn serve(&mut self, copies: &Receiver<Copy>) {
@@ -65,7 +70,7 @@ impl Thread {
     /// Commits all that is owed. What the disk refuses stays owed.
     fn pay(&mut self) -> Result<(), WriteError> {
         self.due = None;
-        if self.owed.is_empty() {
+        if self.owed.is_empty() && self.header.is_none() {
             return Ok(());
         }
         let result = self.commit();
@@ -73,6 +78,7 @@ impl Thread {
         match result {
             Ok(()) => {
                 self.owed.clear();
+                self.header = None;
                 Ok(())
             }
             Err(source) => {
@@ -89,7 +95,7 @@ impl Thread {
             None => File::open(&self.path)?,
         };
         self.shared.disk_commits.fetch_add(1, Ordering::Relaxed);
-        file.commit(&self.owed)?;
+        file.commit_with_header(&self.owed, self.header.as_ref())?;
         self.file = Some(file);
         Ok(())
     }
