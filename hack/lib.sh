@@ -170,6 +170,7 @@ end_run() {
     ip netns del "ferropod-$id" 2>/dev/null || true
     wait_until 3 drop_cgroups "ferropod-$id" || true
   done
+  wait_until 3 drop_cgroups "$1" || true # a parent that the run named for its pods
   for mount in $(awk -v run="/$1/" 'index($5 "/", run) { print $5 }' /proc/self/mountinfo | tac); do
     umount -l "$mount" 2>/dev/null || true
   done
