@@ -107,12 +107,22 @@ impl<W: World> PodTask<W> {
             Ok(pending) => self.pending.push(pending),
             Err(fault) => {
                 self.parts.views.withdraw(&self.pod.sandbox.id);
+                self.let_lease_go().await;
                 return answer(reply, Err(EngineError::Failed(fault)));
             }
         }
         let first = step::begin(&self.pod);
         self.take(first, Some(reply));
         self.run().await;
+    }
+
+    /// The plan leased addresses; a sandbox whose record could not be written has no other claim.
+    async fn let_lease_go(&self) {
+        let sandbox = &self.pod.sandbox;
+        let Some(intent) = sandbox.plan.network() else { return };
+        if let Err(fault) = self.parts.world.detach(sandbox, intent).await {
+            error!(sandbox = %sandbox.id, "lease kept: {}", fault.message);
+        }
     }
 
     /// Until the sandbox is forgotten.
