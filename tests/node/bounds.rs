@@ -53,6 +53,31 @@ fn a_container_that_needs_too_much_memory_says_so() {
     node.end_clean();
 }
 
+#[test]
+fn a_limit_that_is_changed_holds_and_shows() {
+    let node = Node::with_busybox();
+    let pod = node.run_pod(&Value::Null);
+    let limit = json!({"linux": {"resources": {"memory_limit_in_bytes": 33_554_432}}});
+    let id = node.run(&pod, "while :; do sleep 0.1; done", &limit);
+    assert_eq!(machine::memory_limit(&id), 32 << 20);
+    node.crictl(&["update", "--memory", "67108864", &id]);
+    assert_eq!(machine::memory_limit(&id), 64 << 20);
+    let shown = node.status(&id)["resources"]["linux"]["memoryLimitInBytes"].take();
+    assert_eq!(shown, "67108864");
+    node.end_clean();
+}
+
+#[test]
+fn the_metrics_of_a_pod_name_its_containers() {
+    let node = Node::with_busybox();
+    let pod = node.run_pod(&Value::Null);
+    let id = node.run(&pod, "while :; do sleep 0.1; done", &Value::Null);
+    let metrics = node.crictl(&["metricsp"]);
+    assert!(metrics.contains(&pod.id) && metrics.contains(&id), "{metrics}");
+    assert!(metrics.contains("container_cpu_usage_seconds_total"), "{metrics}");
+    node.end_clean();
+}
+
 fn stats(node: &Node, id: &str) -> Value {
     node.json(&["stats", "--id", id])["stats"][0].take()
 }

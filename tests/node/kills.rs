@@ -1,9 +1,12 @@
 //! What outlives a daemon that is killed, and what a killed shim takes along.
 
+use std::process::Stdio;
+use std::time::Duration;
+
 use serde_json::{Value, json};
 
 use crate::machine;
-use crate::node::{Node, eventually, write};
+use crate::node::{Node, eventually, text, write};
 
 #[test]
 fn a_killed_daemon_finds_its_pod_running_and_knows_who_exited() {
@@ -85,4 +88,27 @@ fn address(node: &Node, pod: &str) -> Value {
 fn kill(pid: u64) {
     let status = crate::node::tool("kill").args(["-9", &pid.to_string()]).status();
     assert!(status.expect("kill runs").success());
+}
+
+#[test]
+fn a_pod_in_the_making_when_the_daemon_is_killed_is_whole_or_gone() {
+    let mut node = Node::with_busybox();
+    for millis in [5, 15, 25, 35, 45, 60] {
+        let request = node.pod_request(&Value::Null);
+        let mut client = node.client(&["runp", text(&request)]);
+        let mut client =
+            client.stdout(Stdio::null()).stderr(Stdio::null()).spawn().expect("crictl runs");
+        // Where it hits is chance: all that may come of it is asserted.
+        std::thread::sleep(Duration::from_millis(millis));
+        node.kill_daemon();
+        client.wait().expect("its end");
+        node.serve();
+        let pods = node.json(&["pods"])["items"].take();
+        let pods = pods.as_array().expect("pods");
+        assert!(pods.iter().all(|pod| pod["state"] == "SANDBOX_READY"), "{pods:?}");
+        node.crictl(&["runp", text(&request)]);
+        assert_eq!(node.json(&["pods"])["items"].as_array().expect("pods").len(), 1);
+        node.crictl(&["rmp", "--all", "--force"]);
+        node.left_nothing();
+    }
 }

@@ -18,7 +18,7 @@ pub(crate) fn traces(dir: &Path, root: &Path, parent: &str) -> BTreeSet<String> 
     for what in ["link", "route", "-6 route", "rule"] {
         let args: Vec<&str> =
             std::iter::once("-o").chain(what.split(' ')).chain(["show"]).collect();
-        traces.extend(lines("ip", &args).map(|line| format!("{what}: {}", without_index(&line))));
+        traces.extend(lines("ip", &args).map(|line| format!("{what}: {}", lasting(&line))));
     }
     traces.extend(nft_elements().map(|line| format!("nft {line}")));
     traces.extend(cgroups(parent).map(|path| format!("cgroup {}", path.display())));
@@ -36,15 +36,26 @@ pub(crate) fn pin(pod: &str) -> Option<String> {
 
 /// Processor time of a container by the kernel's own file, in nanoseconds: that of v1 where it is mounted.
 pub(crate) fn cpu_nanos(container: &str) -> u64 {
-    let dirs: Vec<_> = tree(Path::new(CGROUPS)).filter(|path| path.ends_with(container)).collect();
-    let read =
-        |file: &str| dirs.iter().find_map(|dir| std::fs::read_to_string(dir.join(file)).ok());
-    if let Some(nanos) = read("cpuacct.usage") {
+    if let Some(nanos) = counted(container, "cpuacct.usage") {
         return nanos.trim().parse().expect("a number");
     }
-    let stat = read("cpu.stat").expect("a cgroup that counts processor time");
+    let stat = counted(container, "cpu.stat").expect("a cgroup that counts processor time");
     let micros = stat.lines().find_map(|line| line.strip_prefix("usage_usec "));
     micros.expect("a line of usage").parse::<u64>().expect("a number") * 1000
+}
+
+/// In bytes, by the kernel's own file.
+pub(crate) fn memory_limit(container: &str) -> u64 {
+    let v1 = counted(container, "memory.limit_in_bytes");
+    let limit =
+        v1.or_else(|| counted(container, "memory.max")).expect("a cgroup that limits memory");
+    limit.trim().parse().expect("a number")
+}
+
+/// The file in the container's cgroup, in the first hierarchy that has it.
+fn counted(container: &str, file: &str) -> Option<String> {
+    let mut dirs = tree(Path::new(CGROUPS)).filter(|path| path.ends_with(container));
+    dirs.find_map(|dir| std::fs::read_to_string(dir.join(file)).ok())
 }
 
 /// The living processes in a cgroup of this name or below one: to reap what a dead shim leaves is init's part.
@@ -118,14 +129,54 @@ fn nft_elements() -> impl Iterator<Item = String> {
     })
 }
 
-/// Indices of links grow, and a link's state has nothing to do with pods.
-fn without_index(line: &str) -> String {
+/// Indices of links grow, and whether a bridge has a carrier has nothing to do with leaks.
+fn lasting(line: &str) -> String {
     let line = line.split_once(": ").map_or(line, |(_, rest)| rest);
-    line.split(" state ").next().unwrap_or(line).trim().to_owned()
+    let line = line.split(": <").next().unwrap_or(line);
+    line.replace(" linkdown", "").trim().to_owned()
 }
 
 fn lines(program: &str, args: &[&str]) -> impl Iterator<Item = String> {
     let output = tool(program).args(args).output().expect("the program runs");
     let text = String::from_utf8_lossy(&output.stdout).into_owned();
     text.lines().map(str::to_owned).collect::<Vec<_>>().into_iter()
+}
+
+#[test]
+fn a_planted_leak_of_each_kind_is_seen() {
+    use crate::node::Node;
+    let node = Node::start();
+    let before = node.traces();
+    let run = |program: &str, args: &str| {
+        let status = tool(program).args(args.split(' ')).status();
+        assert!(status.expect("it runs").success(), "{program} {args}");
+    };
+    let dir = node.path("state/planted");
+    std::fs::create_dir_all(&dir).expect("a directory");
+    let cgroup = hierarchies().find(|top| top.join("cgroup.procs").exists()).expect("a hierarchy");
+    let cgroup = cgroup.join(node.cgroup().trim_start_matches('/')).join("planted");
+    std::fs::create_dir_all(&cgroup).expect("a cgroup");
+    let mut process = tool("sleep").arg("100").spawn().expect("sleep runs");
+    crate::node::write(&cgroup.join("cgroup.procs"), &process.id().to_string());
+    run("mount", &format!("-t tmpfs planted {}", dir.display()));
+    run("ip", "link add planted0 type bridge");
+    run("ip", "route add unreachable 10.66.0.0/24");
+    run("nft", "add table ip planted");
+    run("nft", "add set ip planted s { type ipv4_addr ; elements = { 10.66.0.1 } ; }");
+    let socket =
+        std::os::unix::net::UnixListener::bind(node.path("state/socket")).expect("a socket");
+
+    let found = node.traces();
+    run("umount", &dir.display().to_string());
+    run("ip", "link delete planted0");
+    run("ip", "route delete unreachable 10.66.0.0/24");
+    run("nft", "delete table ip planted");
+    process.kill().expect("a signal");
+    process.wait().expect("its end");
+    drop((socket, std::fs::remove_dir(cgroup)));
+    std::fs::remove_file(node.path("state/socket")).expect("the socket");
+    let kinds: BTreeSet<&str> =
+        found.difference(&before).filter_map(|trace| trace.split([' ', ':']).next()).collect();
+    assert_eq!(kinds, ["mount", "link", "route", "nft", "cgroup", "process", "socket"].into());
+    assert_eq!(node.traces(), before);
 }

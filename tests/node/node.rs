@@ -37,6 +37,11 @@ pub(crate) struct Pod {
 
 impl Node {
     pub(crate) fn start() -> Self {
+        Self::with_network(|_| "mode = \"native\"".to_owned())
+    }
+
+    /// With these lines in the section of the network, which may name its directory.
+    pub(crate) fn with_network(network: impl FnOnce(&Path) -> String) -> Self {
         let turn = TURN.lock().unwrap_or_else(PoisonError::into_inner);
         let dir = tempfile::tempdir_in(told("FERROPOD_RUN")).expect("a directory");
         let root = tempfile::tempdir_in(told("FERROPOD_ROOT")).expect("a directory on disk");
@@ -49,9 +54,9 @@ impl Node {
             made: Cell::new(0),
             _turn: turn,
         };
-        write(&node.path("config.toml"), &node.config());
+        write(&node.path("config.toml"), &node.config(&network(node.dir.path())));
         node.serve();
-        node.before = node.traces();
+        node.compare_with_now();
         node
     }
 
@@ -62,9 +67,9 @@ impl Node {
         node
     }
 
-    fn config(&self) -> String {
+    fn config(&self, network: &str) -> String {
         format!(
-            "root = {:?}\nstate = {:?}\nsocket = {:?}\n[network]\nmode = \"native\"\n\
+            "root = {:?}\nstate = {:?}\nsocket = {:?}\n[network]\n{network}\n\
              [image]\nhosts_dirs = [{:?}]\nregistries_conf = \"\"\n",
             self.root.path().join("root"),
             self.path("state"),
@@ -225,7 +230,12 @@ impl Node {
         assert_eq!(self.traces(), self.before, "the machine is not as it was");
     }
 
-    fn traces(&self) -> BTreeSet<String> {
+    /// What is there now is no leak.
+    pub(crate) fn compare_with_now(&mut self) {
+        self.before = self.traces();
+    }
+
+    pub(crate) fn traces(&self) -> BTreeSet<String> {
         let mut traces = machine::traces(self.dir.path(), self.root.path(), &self.cgroup());
         let pods = self.pods.borrow();
         traces.extend(pods.iter().filter_map(|id| machine::pin(id)));
@@ -238,7 +248,7 @@ impl Node {
         self.dir.path().join(name)
     }
 
-    fn cgroup(&self) -> String {
+    pub(crate) fn cgroup(&self) -> String {
         let name = self.dir.path().file_name().expect("a name").to_string_lossy();
         format!("/ferropod-test{name}")
     }
@@ -294,7 +304,7 @@ pub(crate) fn write(path: &Path, content: &str) {
     file.write_all(content.as_bytes()).expect("its content");
 }
 
-fn told(name: &str) -> String {
+pub(crate) fn told(name: &str) -> String {
     std::env::var(name)
         .unwrap_or_else(|_| panic!("{name} is not set: hack/blackbox runs these tests"))
 }

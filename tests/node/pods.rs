@@ -7,9 +7,11 @@ use std::time::Duration;
 
 use serde_json::{Value, json};
 
+use crate::machine;
 use crate::node::{Node, eventually};
 
-const SERVE: &str = "mkdir /www && echo served > /www/index.html && exec httpd -f -p 8080 -h /www";
+pub(crate) const SERVE: &str =
+    "mkdir /www && echo served > /www/index.html && exec httpd -f -p 8080 -h /www";
 
 #[test]
 fn two_containers_of_a_pod_share_localhost_and_shared_memory() {
@@ -52,14 +54,17 @@ fn both_streams_of_a_container_are_in_its_log_in_order() {
 }
 
 #[test]
-fn a_host_port_is_reached_at_loopback_and_at_the_nodes_address() {
+fn a_host_port_is_reached_at_loopback_at_the_nodes_address_and_from_its_own_pod() {
     let node = Node::with_busybox();
     let port = json!({"port_mappings": [{"container_port": 8080, "host_port": 18080}]});
     let pod = node.run_pod(&port);
-    node.run(&pod, SERVE, &Value::Null);
+    let server = node.run(&pod, SERVE, &Value::Null);
     for host in ["127.0.0.1:18080", "10.99.255.1:18080"] {
         eventually(host, || get(host).is_some_and(|page| page.ends_with("served\n")));
     }
+    let itself =
+        node.crictl(&["exec", "-s", &server, "wget", "-q", "-O", "-", "http://10.99.255.1:18080/"]);
+    assert_eq!(itself, "served");
     node.crictl(&["stopp", &pod.id]);
     assert_eq!(get("127.0.0.1:18080"), None);
     node.end_clean();
@@ -87,7 +92,42 @@ fn twenty_four_pods_eight_at_once_leave_the_machine_as_it_was() {
     node.end_clean();
 }
 
-fn get(host: &str) -> Option<String> {
+#[test]
+fn a_command_that_takes_too_long_ends_with_its_children() {
+    let node = Node::with_busybox();
+    let pod = node.run_pod(&Value::Null);
+    let id = node.run(&pod, "while :; do sleep 1000; done", &Value::Null);
+    eventually("it sleeps", || machine::processes(&id).count() == 2);
+    let said =
+        node.refused(&["exec", "-s", "--timeout", "1", &id, "sh", "-c", "sleep 999 & sleep 999"]);
+    assert!(said.contains("DeadlineExceeded"), "{said}");
+    assert_eq!(machine::processes(&id).count(), 2);
+    node.end_clean();
+}
+
+#[test]
+fn a_prefix_of_an_id_is_enough_and_what_is_done_twice_is_done() {
+    let node = Node::with_busybox();
+    let pod = node.run_pod(&Value::Null);
+    let id = node.run(&pod, "while :; do sleep 0.1; done", &Value::Null);
+    for _ in 0..2 {
+        node.crictl(&["stop", "--timeout", "0", short(&id)]);
+    }
+    assert_eq!(node.status(short(&id))["id"], id.as_str());
+    node.crictl(&["rm", short(&id)]);
+    for _ in 0..2 {
+        node.crictl(&["stopp", short(&pod.id)]);
+    }
+    node.crictl(&["rmp", short(&pod.id)]);
+    assert_eq!(node.crictl(&["pods", "-q"]), "");
+    node.left_nothing();
+}
+
+fn short(id: &str) -> &str {
+    id.get(..12).expect("a long id")
+}
+
+pub(crate) fn get(host: &str) -> Option<String> {
     let host: SocketAddr = host.parse().expect("an address");
     let mut stream = TcpStream::connect_timeout(&host, Duration::from_secs(2)).ok()?;
     stream.set_read_timeout(Some(Duration::from_secs(2))).ok()?;
