@@ -57,10 +57,7 @@ pub(crate) fn exec(job: &v1::ExecJob) -> Result<Answer, Failure> {
         terminal: slave,
         told,
     };
-    let pid = match raw::fork_sibling().at(STAGE, || "forking".into())? {
-        Some(pid) => pid,
-        None => child.run(),
-    };
+    let Some(pid) = raw::fork_sibling().at(STAGE, || "forking".into())? else { child.run() };
     drop(child);
     wait_until_it_runs(reader)?;
     Ok(Answer { born: v1::Born { pid, uid, gid, groups }, terminal: master })

@@ -1,7 +1,7 @@
 //! From a process with every capability to the one that was asked for.
 //!
-//! The order is forced by the kernel: bounding set and ids need capabilities; a filter without no_new_privs needs
-//! CAP_SYS_ADMIN, so it is kept until the filter is loaded, and only capset, write and execve come after it.
+//! The order is forced by the kernel: bounding set and ids need capabilities; a filter without `no_new_privs` needs
+//! `CAP_SYS_ADMIN`, so it is kept until the filter is loaded, and only capset, write and execve come after it.
 
 use std::io;
 

@@ -56,7 +56,7 @@ impl Program {
             let Ok(path) = CString::new(path.into_os_string().as_bytes()) else { continue };
             let error = raw::execute(&path, &self.args, &self.env);
             if !is_absent(&error) {
-                refused.get_or_insert(not_run(&path.to_string_lossy(), &error));
+                refused.get_or_insert_with(|| not_run(&path.to_string_lossy(), &error));
             }
         }
         refused.unwrap_or_else(|| NotRun {

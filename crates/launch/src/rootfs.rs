@@ -13,7 +13,6 @@ use std::ffi::{CStr, CString};
 use std::fs::{self, DirBuilder, File};
 use std::os::fd::{AsFd, OwnedFd};
 use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt};
-use std::path::Path;
 
 use nix::fcntl::OFlag;
 use nix::mount::{MntFlags, MsFlags, mount, umount2};
@@ -202,11 +201,6 @@ pub(crate) fn refuse_links(root: &File) -> Result<(), Failure> {
 /// The root that the container will have.
 pub(crate) fn open() -> Result<File, Failure> {
     place(ROOTFS)
-}
-
-/// Whether a path is a directory, its own links followed.
-pub(crate) fn is_dir(path: impl AsRef<Path>) -> bool {
-    path.as_ref().is_dir()
 }
 
 pub(crate) fn c_path(path: &str) -> Result<CString, Failure> {

@@ -56,11 +56,11 @@ fn place(profile: &LinuxSeccomp, cache: &str) -> Result<Option<PathBuf>, Failure
     let text = serde_json::to_vec(profile).at(STAGE, || "reading the profile".into())?;
     let mut digest = Sha256::new();
     digest.update(MAKE);
-    if let Some(version) = libseccomp::ScmpVersion::current().ok() {
+    if let Ok(version) = libseccomp::ScmpVersion::current() {
         digest.update(version.to_string());
     }
     digest.update(&text);
-    let name: String = digest.finalize().iter().map(|b| format!("{b:02x}")).collect();
+    let name = digest.finalize().iter().fold(String::new(), |name, b| name + &format!("{b:02x}"));
     Ok(Some(Path::new(cache).join(name)))
 }
 

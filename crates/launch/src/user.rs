@@ -119,7 +119,7 @@ impl Files {
 
     fn by_uid(&self, uid: u32) -> Account<'_> {
         let found = self.accounts().find(|a| a.uid == uid);
-        found.unwrap_or(Account { uid, ..Account::default() })
+        found.unwrap_or_else(|| Account { uid, ..Account::default() })
     }
 
     fn by_name(&self, name: &str) -> Result<Account<'_>, Failure> {

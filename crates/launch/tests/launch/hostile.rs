@@ -73,7 +73,7 @@ fn a_working_directory_through_a_descriptor_is_refused() {
 #[test]
 fn a_working_directory_through_a_link_of_the_image_stays_inside() {
     let case = with_layer(Case::new("readlink /proc/self/cwd"), |top| {
-        symlink("/../../tmp", top.join("leads")).unwrap()
+        symlink("/../../tmp", top.join("leads")).unwrap();
     })
     .with(|c| c.image.working_dir = "/leads/made".into());
     assert_eq!(case.run().out, "/tmp/made\n");

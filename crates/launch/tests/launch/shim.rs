@@ -225,7 +225,7 @@ impl Case {
 
     /// Creates the container.
     pub(crate) fn create(&self) -> Result<Made, v1::Failure> {
-        self.launch(job::Job::Create(self.job()))
+        Self::launch(job::Job::Create(self.job()))
     }
 
     /// Runs a further command in it.
@@ -245,7 +245,7 @@ impl Case {
             ..v1::ExecJob::default()
         };
         change(&mut job);
-        self.launch(job::Job::Exec(job))
+        Self::launch(job::Job::Exec(job))
     }
 
     /// The container's directories in the v1 hierarchies.
@@ -254,7 +254,7 @@ impl Case {
         self.node.hierarchies.iter().map(at).filter(|d| Path::new(d).exists()).collect()
     }
 
-    fn launch(&self, job: job::Job) -> Result<Made, v1::Failure> {
+    fn launch(job: job::Job) -> Result<Made, v1::Failure> {
         let (ours, theirs) = UnixStream::pair().unwrap();
         let (stdout, writer) = pipe2(OFlag::O_CLOEXEC).unwrap();
         let (start, start_writer) = pipe2(OFlag::O_CLOEXEC).unwrap();
@@ -313,13 +313,12 @@ impl Made {
     pub(crate) fn finish(mut self) -> Ran {
         let mut start_error = String::new();
         self.start.read_to_string(&mut start_error).unwrap();
-        let out = match self.terminal.take() {
-            Some(terminal) => read_terminal(terminal),
-            None => {
-                let mut out = String::new();
-                self.stdout.read_to_string(&mut out).unwrap();
-                out
-            }
+        let out = if let Some(terminal) = self.terminal.take() {
+            read_terminal(terminal)
+        } else {
+            let mut out = String::new();
+            self.stdout.read_to_string(&mut out).unwrap();
+            out
         };
         let status = waitpid(Pid::from_raw(self.born.pid), None).unwrap();
         Ran { out, status, start_error }
@@ -403,9 +402,13 @@ impl Drop for Case {
         }
         for cgroup in self.cgroups() {
             // The kernel empties it a moment after the last process was reaped.
-            let gone = |()| fs::remove_dir(&cgroup).is_ok();
-            let tries = (0..400).map(|_| std::thread::sleep(std::time::Duration::from_millis(5)));
-            let removed = fs::remove_dir(&cgroup).is_ok() || tries.map(gone).any(|g| g);
+            let removed = (0..400).any(|_| {
+                let gone = fs::remove_dir(&cgroup).is_ok();
+                if !gone {
+                    std::thread::sleep(std::time::Duration::from_millis(5));
+                }
+                gone
+            });
             assert!(removed || std::thread::panicking(), "{cgroup} is in use");
         }
         assert!(
