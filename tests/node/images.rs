@@ -43,7 +43,7 @@ fn an_image_that_the_registry_lacks_is_named() {
 }
 
 #[test]
-fn the_images_of_a_running_container_and_all_others_can_be_removed() {
+fn all_images_can_be_removed_at_once() {
     let node = Node::with_busybox();
     node.crictl(&["pull", LATEST]);
     node.crictl(&["rmi", "--all"]);
