@@ -1,9 +1,12 @@
 //! The process: user, capabilities, filter, environment, terminal.
 
 use std::fs;
+use std::os::fd::{AsRawFd, OwnedFd};
 use std::path::Path;
 
-use pod::config::{RunAs, SecurityProfile};
+use nix::sched::{CloneFlags, unshare};
+use pod::config::{Namespaces, RunAs, SecurityProfile};
+use wire::inherited::{IPC_FD, NET_FD, UTS_FD};
 
 use crate::shim::Case;
 
@@ -205,4 +208,26 @@ fn a_privileged_container_has_the_hosts_devices_and_may_mount() {
     .with(|c| c.container.security.privileged = true);
     let out = case.run().out;
     assert!(out.contains("mounted") && out.contains("kmsg") && out.contains("written"), "{out}");
+}
+
+#[test]
+fn the_pods_namespaces_are_joined_by_descriptor() {
+    let kinds = [("net", NET_FD), ("ipc", IPC_FD), ("uts", UTS_FD)];
+    let open = move || {
+        unshare(CloneFlags::CLONE_NEWNET | CloneFlags::CLONE_NEWIPC | CloneFlags::CLONE_NEWUTS)
+            .unwrap();
+        kinds.map(|(kind, fd)| {
+            (OwnedFd::from(fs::File::open(format!("/proc/thread-self/ns/{kind}")).unwrap()), fd)
+        })
+    };
+    let fds = std::thread::spawn(open).join().unwrap();
+    let link = |fd: &OwnedFd| fs::read_link(format!("/proc/self/fd/{}", fd.as_raw_fd())).unwrap();
+    let want: Vec<_> = fds.iter().map(|(fd, _)| link(fd).display().to_string()).collect();
+    let case =
+        Case::new("for n in net ipc uts; do readlink /proc/self/ns/$n; done; ls /proc/self/fd")
+            .with(|c| {
+                c.sandbox.namespaces = Namespaces::default();
+                c.namespaces = fds.into();
+            });
+    assert_eq!(case.run().out, format!("{}\n0\n1\n2\n3\n", want.join("\n")));
 }

@@ -90,6 +90,8 @@ pub(crate) struct Case {
     pub(crate) layers: PathBuf,
     pub(crate) deny_missing: Vec<String>,
     pub(crate) localhost: Option<String>,
+    /// The pod's own, with their numbers in launch.
+    pub(crate) namespaces: Vec<(OwnedFd, i32)>,
     hosts_mounts: usize,
 }
 
@@ -161,6 +163,7 @@ impl Case {
             layers,
             deny_missing: vec![],
             localhost: None,
+            namespaces: vec![],
             hosts_mounts,
             dir,
         }
@@ -225,7 +228,7 @@ impl Case {
 
     /// Creates the container.
     pub(crate) fn create(&self) -> Result<Made, v1::Failure> {
-        Self::launch(job::Job::Create(self.job()))
+        self.launch(job::Job::Create(self.job()))
     }
 
     /// Runs a further command in it.
@@ -245,7 +248,7 @@ impl Case {
             ..v1::ExecJob::default()
         };
         change(&mut job);
-        Self::launch(job::Job::Exec(job))
+        self.launch(job::Job::Exec(job))
     }
 
     /// The container's directories in the v1 hierarchies.
@@ -254,7 +257,7 @@ impl Case {
         self.node.hierarchies.iter().map(at).filter(|d| Path::new(d).exists()).collect()
     }
 
-    fn launch(job: job::Job) -> Result<Made, v1::Failure> {
+    fn launch(&self, job: job::Job) -> Result<Made, v1::Failure> {
         let (ours, theirs) = UnixStream::pair().unwrap();
         let (stdout, writer) = pipe2(OFlag::O_CLOEXEC).unwrap();
         let (start, start_writer) = pipe2(OFlag::O_CLOEXEC).unwrap();
@@ -265,7 +268,9 @@ impl Case {
             .stdout(writer.try_clone().unwrap())
             .stderr(writer)
             .env_clear();
-        raw::place(&mut command, vec![(theirs.into(), CONTROL_FD), (start_writer, START_FD)]);
+        let mut fds = vec![(theirs.into(), CONTROL_FD), (start_writer, START_FD)];
+        fds.extend(self.namespaces.iter().map(|(fd, number)| (fd.try_clone().unwrap(), *number)));
+        raw::place(&mut command, fds);
         let mut launch = command.spawn().unwrap();
         drop(command);
         wire::send(&ours, &v1::Job { job: Some(job) }, &[]).unwrap();
