@@ -8,7 +8,7 @@
 //! | [`config`] | what it means: files, drop-ins and flags, checked once |
 //! | [`assemble`] | builds the rooms and hands them to each other |
 //! | [`check`] | what the node has and lacks |
-//! | [`serve`] | the socket, the layers around every call, the end |
+//! | [`mod@serve`] | the socket, the layers around every call, the end |
 //! | [`cri`] | the CRI's services: parse, one call, reply |
 //! | [`client`] | `ferropod image …` |
 

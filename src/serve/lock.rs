@@ -4,6 +4,10 @@ use std::fs::{File, OpenOptions, TryLockError};
 use std::io::{self, Read, Write};
 use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Path, PathBuf};
+use std::time::{Duration, Instant};
+
+/// How long a holder may take to let go before it counts as another daemon.
+const LET_GO_WITHIN: Duration = Duration::from_millis(500);
 
 /// Held as long as this lives.
 #[derive(Debug)]
@@ -26,7 +30,7 @@ impl DirLock {
         let mut options = OpenOptions::new();
         options.read(true).write(true).create(true).truncate(false).mode(0o600);
         let mut file = options.open(&path).map_err(failed)?;
-        match file.try_lock() {
+        match lock_within(&file, LET_GO_WITHIN) {
             Ok(()) => {}
             Err(TryLockError::WouldBlock) => {
                 return Err(LockError::Taken { dir: dir.to_owned(), pid: holder(&mut file) });
@@ -36,6 +40,19 @@ impl DirLock {
         file.set_len(0).map_err(failed)?;
         writeln!(file, "{}", std::process::id()).map_err(failed)?;
         Ok(Self { _file: file })
+    }
+}
+
+/// A daemon that was killed a moment ago may still hold it, by a child between fork and exec.
+fn lock_within(file: &File, patience: Duration) -> Result<(), TryLockError> {
+    let begun = Instant::now();
+    loop {
+        match file.try_lock() {
+            Err(TryLockError::WouldBlock) if begun.elapsed() < patience => {
+                std::thread::sleep(patience / 50);
+            }
+            done => return done,
+        }
     }
 }
 
