@@ -5,7 +5,7 @@ use std::os::fd::OwnedFd;
 
 use engine::world::{ExecOrder, ExecOutput};
 use host::cgroup::ExecPlace;
-use host::shim::ExecStdio;
+use host::shim::{ExecStdio, RequestError};
 use names::{ExecId, Kind};
 use pod::Sandbox;
 use pod::step::Fault;
@@ -71,7 +71,7 @@ async fn attend(
     shim.client
         .exec(request(shim, order, id, place), stdio, cgroup)
         .await
-        .map_err(|e| asked(&e))?;
+        .map_err(|e| begun(&e))?;
     let mut output = ExecOutput::default();
     let exited = {
         let pump = async {
@@ -99,6 +99,11 @@ async fn attend(
     outcome(order, &exited, output)
 }
 
+/// A program that is not there is the caller's mistake, and no word about the container.
+fn begun(error: &RequestError) -> Fault {
+    if error.stage() == Some("start") { fault(Kind::Invalid, error) } else { asked(error) }
+}
+
 fn outcome(
     order: &ExecOrder,
     exited: &v1::ExecExited,
@@ -111,7 +116,7 @@ fn outcome(
     }
     if !exited.start_error.is_empty() {
         let message = format!("exec {command:?}: {}", exited.start_error);
-        return Err(Fault::new(Kind::Internal, message));
+        return Err(Fault::new(Kind::Invalid, message));
     }
     output.code = if exited.signal == 0 { exited.code } else { 128 + exited.signal };
     Ok(output)

@@ -405,7 +405,8 @@ fn create_job(node: &Node, order: &CreateOrder) -> Result<v1::CreateJob, Fault> 
             strict_groups: user.strict_groups,
         }),
         seccomp_cache: node.places.seccomp(),
-        deny_missing: Vec::new(),
+        // A pod's own file that is gone is not to be made as a directory.
+        deny_missing: vec![text(node.places.pods())],
         set_home: true,
         devices: devices.collect(),
         all_devices: order.built.all_devices,
