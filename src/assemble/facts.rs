@@ -9,51 +9,6 @@ use spec::{CgroupLayout, NodeFacts, Rlimit};
 
 use crate::config::Config;
 
-/// Capabilities by number, as <linux/capability.h> has them, without `CAP_`.
-const CAPABILITIES: [&str; 41] = [
-    "CHOWN",
-    "DAC_OVERRIDE",
-    "DAC_READ_SEARCH",
-    "FOWNER",
-    "FSETID",
-    "KILL",
-    "SETGID",
-    "SETUID",
-    "SETPCAP",
-    "LINUX_IMMUTABLE",
-    "NET_BIND_SERVICE",
-    "NET_BROADCAST",
-    "NET_ADMIN",
-    "NET_RAW",
-    "IPC_LOCK",
-    "IPC_OWNER",
-    "SYS_MODULE",
-    "SYS_RAWIO",
-    "SYS_CHROOT",
-    "SYS_PTRACE",
-    "SYS_PACCT",
-    "SYS_ADMIN",
-    "SYS_BOOT",
-    "SYS_NICE",
-    "SYS_RESOURCE",
-    "SYS_TIME",
-    "SYS_TTY_CONFIG",
-    "MKNOD",
-    "LEASE",
-    "AUDIT_WRITE",
-    "AUDIT_CONTROL",
-    "SETFCAP",
-    "MAC_OVERRIDE",
-    "MAC_ADMIN",
-    "SYSLOG",
-    "WAKE_ALARM",
-    "BLOCK_SUSPEND",
-    "AUDIT_READ",
-    "PERFMON",
-    "BPF",
-    "CHECKPOINT_RESTORE",
-];
-
 /// Recursive read-only mounts came with `mount_setattr`, in Linux 5.12.
 const RECURSIVE_READ_ONLY: (u32, u32) = (5, 12);
 
@@ -82,7 +37,7 @@ pub(super) fn gather(config: &Config, cgroups: &Cgroups) -> anyhow::Result<NodeF
 
 fn bounding() -> anyhow::Result<BTreeSet<String>> {
     let bits = host::proc::bounding_capabilities().context("bounding capabilities")?;
-    let names = CAPABILITIES.iter().enumerate();
+    let names = spec::CAPABILITIES.iter().enumerate();
     Ok(names.filter(|(n, _)| bits & (1 << n) != 0).map(|(_, name)| (*name).to_owned()).collect())
 }
 

@@ -24,8 +24,8 @@ pub(crate) const USUAL: [&str; 14] = [
     "AUDIT_WRITE",
 ];
 
-/// Every capability that the kernel has.
-pub(crate) const ALL: [&str; 41] = [
+/// Every capability that the kernel has, in the order of their numbers, without `CAP_`.
+pub const ALL: [&str; 41] = [
     "CHOWN",
     "DAC_OVERRIDE",
     "DAC_READ_SEARCH",

@@ -35,6 +35,8 @@ mod seccomp;
 
 use std::collections::HashMap;
 
+pub use capabilities::ALL as CAPABILITIES;
+
 use oci_spec::runtime::{RootBuilder, Spec, SpecBuilder};
 pub use request::{
     BuildError, Built, CgroupLayout, DeviceRequest, ImageConfig, NodeFacts, Place, Request, Rlimit,
