@@ -5,51 +5,6 @@ use pod::config::{NamespaceMode, Namespaces, SecurityProfile};
 
 use super::{At, Invalid, absolute, id, known};
 
-/// All of Linux's, without `CAP_`.
-const CAPABILITIES: [&str; 41] = [
-    "AUDIT_CONTROL",
-    "AUDIT_READ",
-    "AUDIT_WRITE",
-    "BLOCK_SUSPEND",
-    "BPF",
-    "CHECKPOINT_RESTORE",
-    "CHOWN",
-    "DAC_OVERRIDE",
-    "DAC_READ_SEARCH",
-    "FOWNER",
-    "FSETID",
-    "IPC_LOCK",
-    "IPC_OWNER",
-    "KILL",
-    "LEASE",
-    "LINUX_IMMUTABLE",
-    "MAC_ADMIN",
-    "MAC_OVERRIDE",
-    "MKNOD",
-    "NET_ADMIN",
-    "NET_BIND_SERVICE",
-    "NET_BROADCAST",
-    "NET_RAW",
-    "PERFMON",
-    "SETFCAP",
-    "SETGID",
-    "SETPCAP",
-    "SETUID",
-    "SYS_ADMIN",
-    "SYS_BOOT",
-    "SYS_CHROOT",
-    "SYS_MODULE",
-    "SYS_NICE",
-    "SYS_PACCT",
-    "SYS_PTRACE",
-    "SYS_RAWIO",
-    "SYS_RESOURCE",
-    "SYS_TIME",
-    "SYS_TTY_CONFIG",
-    "SYSLOG",
-    "WAKE_ALARM",
-];
-
 /// Whose namespaces are asked about.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Whose {
@@ -205,7 +160,7 @@ pub(super) fn capabilities(at: &At<'_>, wire: &[String]) -> Result<Vec<String>, 
     let capability = |(index, text): (usize, &String)| {
         let upper = text.to_uppercase();
         let name = upper.strip_prefix("CAP_").unwrap_or(&upper);
-        if name == "ALL" || CAPABILITIES.contains(&name) {
+        if name == "ALL" || spec::CAPABILITIES.contains(&name) {
             return Ok(name.to_owned());
         }
         Err(at.item(index).invalid(format!("{text:?} is not a capability")))
