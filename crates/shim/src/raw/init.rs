@@ -22,12 +22,13 @@ pub(super) fn run(report: &OwnedFd, argv: Option<(usize, usize)>) -> ! {
         Ok(()) => encode(Step::Done, 0, 0),
         Err(error) => encode(Step::Init, 0, error as i32),
     };
+    let signals = block_signals();
+    close_all_but(report);
     write(report, &told).ok();
     if told == encode(Step::Done, 0, 0) {
-        let _ = report.as_raw_fd();
-        // SAFETY: this process has no use for any descriptor from here on, and never returns to their owners.
-        unsafe { libc::syscall(libc::SYS_close_range, 0, u32::MAX, 0) };
-        reap();
+        // SAFETY: takes a number only; this process never returns to the descriptor's owner.
+        unsafe { libc::close(report.as_raw_fd()) };
+        reap(&signals);
     }
     // SAFETY: ends the child without the parent's exit handlers.
     unsafe { libc::_exit(0) }
@@ -95,21 +96,37 @@ fn rename(argv: Option<(usize, usize)>) {
     unsafe { ptr::copy_nonoverlapping(name.as_ptr(), area, name.len()) };
 }
 
-fn reap() {
+/// Before the report: whoever hears of the init finds it with nothing but that in its hands.
+fn close_all_but(report: &OwnedFd) {
+    let Ok(kept) = u32::try_from(report.as_raw_fd()) else { return };
+    if let Some(last) = kept.checked_sub(1) {
+        // SAFETY: this process has no use for these descriptors, and never returns to their owners.
+        unsafe { libc::syscall(libc::SYS_close_range, 0, last, 0) };
+    }
+    // SAFETY: as above.
+    unsafe { libc::syscall(libc::SYS_close_range, kept + 1, u32::MAX, 0) };
+}
+
+/// Those that are waited for. Blocked before the report, because the kernel throws a signal away that the first process of a
+/// namespace neither blocks nor handles.
+fn block_signals() -> libc::sigset_t {
     // SAFETY: a signal set is plain bits, of which zero is a value.
     let mut set = unsafe { std::mem::zeroed::<libc::sigset_t>() };
     for signal in [libc::SIGCHLD, libc::SIGTERM] {
         // SAFETY: the set lives on this stack.
         unsafe { libc::sigaddset(&raw mut set, signal) };
     }
-    // Blocked, because the kernel throws a signal away that the first process of a namespace neither blocks nor handles.
     // SAFETY: the set lives on this stack.
     unsafe { libc::sigprocmask(libc::SIG_SETMASK, &raw const set, ptr::null_mut()) };
+    set
+}
+
+fn reap(set: &libc::sigset_t) {
     loop {
         // SAFETY: takes any child, and no status is asked for.
         while unsafe { libc::waitpid(-1, ptr::null_mut(), libc::WNOHANG) } > 0 {}
-        // SAFETY: the set lives on this stack, and no details are asked for.
-        if unsafe { libc::sigwaitinfo(&raw const set, ptr::null_mut()) } == libc::SIGTERM {
+        // SAFETY: the set lives longer than the call, and no details are asked for.
+        if unsafe { libc::sigwaitinfo(ptr::from_ref(set), ptr::null_mut()) } == libc::SIGTERM {
             return;
         }
     }
