@@ -131,8 +131,11 @@ fn prepare(layout: &Layout) -> Result<(), i32> {
         nix::unistd::dup2(*source, target).map_err(no)?;
     }
     close_others(layout.sources.len());
-    // SAFETY: SIG_DFL is a valid disposition; Rust's runtime ignores this signal, and exec would keep that.
-    unsafe { libc::signal(libc::SIGPIPE, libc::SIG_DFL) };
+    // What is ignored stays ignored over exec: Rust's runtime ignores SIGPIPE, nohup SIGHUP, and a pod must not inherit it.
+    for signal in 1..=libc::SIGRTMAX() {
+        // SAFETY: SIG_DFL is a valid disposition; signals that cannot be changed give an error and keep theirs.
+        unsafe { libc::signal(signal, libc::SIG_DFL) };
+    }
     SigSet::empty().thread_set_mask().map_err(no)
 }
 
