@@ -9,6 +9,7 @@ use network::{Dns, Intent, Netns, PortMapping, Protocol, Request, Wiring};
 use pod::config::NamespaceMode;
 use pod::step::Fault;
 use pod::{Sandbox, config, plan};
+use tokio::net::TcpStream;
 
 use super::{Node, fault};
 
@@ -51,6 +52,10 @@ impl Network for Node {
             Ok(intent) => self.network.adopt(&intent),
             Err(fault) => tracing::error!("{}", fault.message),
         }
+    }
+
+    async fn dial(&self, _: &Sandbox, _: u16) -> Result<TcpStream, Fault> {
+        Err(Fault::new(Kind::Unsupported, "PortForward is not there yet"))
     }
 
     async fn sweep_network(&self, intents: &[String]) -> Result<(), Fault> {

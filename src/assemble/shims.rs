@@ -9,14 +9,14 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use engine::world::{Connected, CreateOrder, ExecOrder, ExecOutput, Held as HeldContainer};
-use engine::world::{Shim, ShimEvent, ShimEvents, Shims};
+use engine::world::{Ends, OpenOrder, Session, Shim, ShimEvent, ShimEvents, Shims};
 use host::seal::{self, Sealed};
 use host::shim::{Client, ConnectError, Event, RequestError};
 use host::spawn::{ShimProcess, SpawnShim};
 use names::{ContainerId, ExecId, Kind, SandboxId};
 use pod::config::NamespaceMode;
 use pod::step::Fault;
-use pod::{Exit, Sandbox, Time, User, plan};
+use pod::{Container, Exit, Sandbox, Time, User, plan};
 use prost::Message;
 use tokio::sync::{mpsc, oneshot};
 use tracing::{debug, warn};
@@ -357,6 +357,14 @@ impl Shim for LiveShim {
 
     async fn exec(&self, sandbox: &Sandbox, order: ExecOrder) -> Result<ExecOutput, Fault> {
         super::exec::run(self, sandbox, order).await
+    }
+
+    async fn open(&self, _: &Sandbox, _: OpenOrder) -> Result<Session, Fault> {
+        Err(Fault::new(Kind::Unsupported, "Exec is not there yet"))
+    }
+
+    async fn attach(&self, _: &Container, _: Ends) -> Result<Session, Fault> {
+        Err(Fault::new(Kind::Unsupported, "Attach is not there yet"))
     }
 
     async fn reopen_log(&self, id: &ContainerId) -> Result<(), Fault> {

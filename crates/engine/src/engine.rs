@@ -7,6 +7,7 @@ use names::{ContainerId, ImageId, Kind, SandboxId};
 use pod::config::{ContainerConfig, Resources, SandboxConfig};
 use pod::step::{Fault, Wait, phase_name};
 use pod::{Command, Container, ContainerPhase, Refusal, Sandbox, SandboxPhase};
+use tokio::net::TcpStream;
 use tokio::sync::{broadcast, mpsc, oneshot};
 
 use crate::bell::{Bell, Occurrence};
@@ -14,7 +15,9 @@ use crate::reception::Reception;
 use crate::record::{Debt, Records};
 use crate::task::{Answer, Message};
 use crate::view::{Entry, PodView, Views};
-use crate::world::{CreateOrder, ExecOrder, ExecOutput, Shim, Shims, World};
+use crate::world::{
+    CreateOrder, Ends, ExecOrder, ExecOutput, OpenOrder, Session, Shim, Shims, World,
+};
 
 /// Why a call came to nothing.
 #[derive(Debug, Clone, thiserror::Error)]
@@ -349,6 +352,66 @@ impl<W: World> Engine<W> {
         Ok(shim.exec(&entry.pod.sandbox, order).await?)
     }
 
+    /// A running container, to open a session with later.
+    ///
+    /// # Errors
+    /// There is none of that id, or it is not running.
+    pub fn streamable(&self, prefix: &str) -> Result<ContainerId, EngineError> {
+        let (_, container) = self.parts.views.container_entry(prefix)?;
+        running(&container)?;
+        Ok(container.id.clone())
+    }
+
+    /// Runs a command in a running container, a client at its ends. Needs no record, as [`Engine::exec_sync`].
+    ///
+    /// # Errors
+    /// It is not running, or the command could not be begun.
+    pub async fn open_exec(
+        &self,
+        id: &ContainerId,
+        command: Vec<String>,
+        ends: Ends,
+    ) -> Result<Session, EngineError> {
+        let (entry, container) = self.parts.views.container_entry(id.as_str())?;
+        let pid = running(&container)?;
+        let shim = self.shim(&entry)?;
+        let order = OpenOrder { container, pid, command, ends };
+        Ok(shim.open(&entry.pod.sandbox, order).await?)
+    }
+
+    /// Puts a client at the ends of a running container's main process. Whether it has a terminal is the container's own
+    /// matter.
+    ///
+    /// # Errors
+    /// It is not running.
+    pub async fn open_attach(&self, id: &ContainerId, ends: Ends) -> Result<Session, EngineError> {
+        let (entry, container) = self.parts.views.container_entry(id.as_str())?;
+        running(&container)?;
+        let tty = container.config.stdio.tty;
+        let ends = Ends { tty, stderr: ends.stderr && !tty, ..ends };
+        Ok(self.shim(&entry)?.attach(&container, ends).await?)
+    }
+
+    /// A ready sandbox, to forward ports of later.
+    ///
+    /// # Errors
+    /// There is none of that id, or it is not ready.
+    pub fn forwardable(&self, prefix: &str) -> Result<SandboxId, EngineError> {
+        let entry = self.parts.views.entry(prefix)?;
+        ready(&entry.pod.sandbox)?;
+        Ok(entry.pod.sandbox.id.clone())
+    }
+
+    /// Connects to a port of a ready sandbox's own loopback.
+    ///
+    /// # Errors
+    /// It is not ready, or nothing listens there.
+    pub async fn dial(&self, id: &SandboxId, port: u16) -> Result<TcpStream, EngineError> {
+        let entry = self.parts.views.entry(id.as_str())?;
+        ready(&entry.pod.sandbox)?;
+        Ok(self.parts.world.dial(&entry.pod.sandbox, port).await?)
+    }
+
     // --- between ---------------------------------------------------------------------------------------------------
 
     fn shim(&self, entry: &Entry) -> Result<Arc<<W as Shims>::Shim>, EngineError> {
@@ -398,6 +461,13 @@ fn running(container: &Container) -> Result<i32, EngineError> {
         let (id, phase) = (container.id.clone(), phase_name(&container.phase));
         EngineError::Refused(Refusal::NotRunning { id, phase })
     })
+}
+
+fn ready(sandbox: &Sandbox) -> Result<(), EngineError> {
+    match sandbox.phase {
+        SandboxPhase::Ready(_) => Ok(()),
+        _ => Err(EngineError::Refused(Refusal::NotReady(sandbox.id.clone()))),
+    }
 }
 
 fn log_path(directory: &str, path: &str) -> std::path::PathBuf {

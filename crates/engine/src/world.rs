@@ -4,6 +4,7 @@
 //! Every method may be repeated: establishing what holds and releasing what is gone are both fine.
 
 use std::net::IpAddr;
+use std::pin::Pin;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -11,6 +12,8 @@ use names::{ContainerId, ImageId, SandboxId};
 use pod::config::Resources;
 use pod::step::Fault;
 use pod::{Claim, Container, Exit, Sandbox, Time, User};
+use tokio::io::{AsyncRead, AsyncWrite};
+use tokio::net::TcpStream;
 use tokio::sync::mpsc;
 
 /// A future that may cross threads.
@@ -72,6 +75,8 @@ pub trait Network: Send + Sync + 'static {
     fn detach(&self, sandbox: &Sandbox, intent: &str) -> impl Doing<()>;
     /// After a restart: the intent still holds.
     fn adopt(&self, intent: &str);
+    /// Connects to a port of the sandbox's own loopback, IPv4 before IPv6.
+    fn dial(&self, sandbox: &Sandbox, port: u16) -> impl Doing<TcpStream>;
     /// Releases what no intent holds.
     fn sweep_network(&self, intents: &[String]) -> impl Doing<()>;
 }
@@ -178,6 +183,81 @@ pub struct ExecOutput {
     pub code: i32,
 }
 
+/// Which ends of a process a client holds.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Ends {
+    /// It writes to the process.
+    pub stdin: bool,
+    /// It reads what the process writes.
+    pub stdout: bool,
+    /// It reads what the process complains of; never with a terminal.
+    pub stderr: bool,
+    /// The process has a terminal.
+    pub tty: bool,
+}
+
+/// A command to be run in a container, a client at its ends.
+#[derive(Debug, Clone)]
+pub struct OpenOrder {
+    /// In which container.
+    pub container: Arc<Container>,
+    /// Its main process.
+    pub pid: i32,
+    /// The command.
+    pub command: Vec<String>,
+    /// What the client holds of it.
+    pub ends: Ends,
+}
+
+/// Sizes a terminal, in characters.
+pub trait Terminal: Send + Sync {
+    /// Tells the process that its window has this size now.
+    fn resize(&self, width: u16, height: u16) -> Result<(), Fault>;
+}
+
+/// A client's ends of a command, or of a container's main process.
+///
+/// Dropped before [`Session::ended`] is ready, the client is gone: a command is killed with all that it started (with a
+/// terminal it hangs up first); a container that was attached to goes on.
+pub struct Session {
+    /// Dropping it ends the input.
+    pub stdin: Option<Box<dyn AsyncWrite + Send + Unpin>>,
+    /// Its end is the end of the output.
+    pub stdout: Option<Box<dyn AsyncRead + Send + Unpin>>,
+    /// Its end is the end of the output.
+    pub stderr: Option<Box<dyn AsyncRead + Send + Unpin>>,
+    /// With a terminal.
+    pub terminal: Option<Box<dyn Terminal>>,
+    /// Ready when it is over, all outputs aside: they are to be read to their ends afterwards, within a bound.
+    pub ended: Pin<Box<dyn Future<Output = Ended> + Send>>,
+}
+
+impl std::fmt::Debug for Session {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Session")
+            .field("stdin", &self.stdin.is_some())
+            .field("stdout", &self.stdout.is_some())
+            .field("stderr", &self.stderr.is_some())
+            .field("terminal", &self.terminal.is_some())
+            .finish_non_exhaustive()
+    }
+}
+
+/// How a session ended.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Ended {
+    /// The command's code; 128 + signal when a signal ended it.
+    Exited(i32),
+    /// The command could not be executed; why.
+    NotStarted(String),
+    /// The container that was attached to writes no more.
+    Detached,
+    /// The client read too slowly for too long: its session was cut, the container goes on.
+    Behind,
+    /// Something between them has gone; what.
+    Lost(String),
+}
+
 /// A container as its shim holds it.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Held {
@@ -209,6 +289,10 @@ pub trait Shim: Send + Sync + 'static {
     fn signal(&self, id: &ContainerId, signal: i32) -> impl Doing<()>;
     /// Runs a command in it.
     fn exec(&self, sandbox: &Sandbox, order: ExecOrder) -> impl Doing<ExecOutput>;
+    /// Runs a command in it, a client at its ends.
+    fn open(&self, sandbox: &Sandbox, order: OpenOrder) -> impl Doing<Session>;
+    /// Puts a client at the ends of its main process.
+    fn attach(&self, container: &Container, ends: Ends) -> impl Doing<Session>;
     /// Opens its log again.
     fn reopen_log(&self, id: &ContainerId) -> impl Doing<()>;
     /// Forgets it; a launch that is still at work is killed first.

@@ -1,9 +1,9 @@
 //! One daemon's connection to a shim.
 
-use engine::world::{CreateOrder, ExecOrder, ExecOutput, Held, Shim};
+use engine::world::{CreateOrder, Ends, ExecOrder, ExecOutput, Held, OpenOrder, Session, Shim};
 use names::{ContainerId, Kind, SandboxId};
 use pod::step::Fault;
-use pod::{Claim, Exit, Sandbox, Time, User};
+use pod::{Claim, Container, Exit, Sandbox, Time, User};
 
 use crate::world::FakeWorld;
 
@@ -83,6 +83,14 @@ impl Shim for FakeShim {
 
     async fn exec(&self, _: &Sandbox, _: ExecOrder) -> Result<ExecOutput, Fault> {
         Err(Fault::new(Kind::Unsupported, "the model runs no commands"))
+    }
+
+    async fn open(&self, _: &Sandbox, _: OpenOrder) -> Result<Session, Fault> {
+        Err(Fault::new(Kind::Unsupported, "the model runs no commands"))
+    }
+
+    async fn attach(&self, _: &Container, _: Ends) -> Result<Session, Fault> {
+        Err(Fault::new(Kind::Unsupported, "the model's containers say nothing"))
     }
 
     async fn reopen_log(&self, _: &ContainerId) -> Result<(), Fault> {

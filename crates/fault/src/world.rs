@@ -9,6 +9,7 @@ use names::{ContainerId, ImageId, Kind, SandboxId};
 use pod::config::Resources;
 use pod::step::Fault;
 use pod::{Claim, Container, Exit, Sandbox, Time};
+use tokio::net::TcpStream;
 
 use crate::fuel::{Fuel, Mishap, Turn};
 use crate::node::{Node, SharedNode};
@@ -229,6 +230,10 @@ impl Network for FakeWorld {
 
     fn adopt(&self, intent: &str) {
         self.memory().leases.insert(intent.to_owned());
+    }
+
+    async fn dial(&self, _: &Sandbox, _: u16) -> Result<TcpStream, Fault> {
+        Err(Fault::new(Kind::Unsupported, "nothing listens in the model"))
     }
 
     async fn sweep_network(&self, intents: &[String]) -> Result<(), Fault> {
