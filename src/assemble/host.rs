@@ -60,7 +60,8 @@ impl Host for Node {
             ipc_namespace: handle(wire::IPC_FD),
             uts_namespace: handle(wire::UTS_FD),
             pid_namespace: handle(wire::PID_FD),
-            target_pid_namespace: None,
+            // The shim puts the one in the other's place.
+            target_pid_namespace: Some(handle(wire::PID_FD)),
         }
     }
 

@@ -332,6 +332,7 @@ impl Shim for LiveShim {
         })
         .await?;
         let stdio = container.config.stdio;
+        let target = container.config.security.namespaces.target.as_ref();
         let request = v1::Create {
             container_id: container.id.to_string(),
             job: job.encode_to_vec(),
@@ -341,6 +342,7 @@ impl Shim for LiveShim {
             tty: stdio.tty,
             deadline_ms: LAUNCH_WITHIN_MS,
             no_cgroup_fd: false,
+            target_container_id: target.map(ToString::to_string).unwrap_or_default(),
         };
         let created = self.client.create(request, place).await.map_err(|e| asked(&e))?;
         let user = User { uid: created.uid, gid: created.gid, groups: created.groups };
