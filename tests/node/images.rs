@@ -1,8 +1,10 @@
 //! Pulling and removing.
 
+use std::process::Stdio;
+
 use serde_json::Value;
 
-use crate::node::{BUSYBOX, Node};
+use crate::node::{BUSYBOX, GUARDED, Node, eventually, text, told, tool, write};
 
 const LATEST: &str = "gcr.io/k8s-staging-cri-tools/test-image-latest";
 
@@ -57,6 +59,46 @@ fn the_file_system_of_images_grows_with_a_pull() {
     node.crictl(&["pull", BUSYBOX]);
     let full = used(&node);
     assert!(full > empty + 500_000, "{empty} bytes before the pull, {full} after it");
+}
+
+/// Of "user" and "secret", as htpasswd writes it.
+const USERS: &str = "user:$2b$04$d7Gl37sn19buXRFQhkFLgONs7rne507GJW65/Z25dzuaA53UTl/RC\n";
+
+#[test]
+fn a_registry_that_asks_for_a_password_gets_the_kubelets_and_no_other() {
+    let node = Node::start();
+    let mut registry = guarded(&node);
+    let image = format!("{GUARDED}/e2e-test-images/busybox:1.29-2");
+    for args in [vec!["pull", &image], vec!["pull", "--creds", "user:wrong", &image]] {
+        let said = node.refused(&args);
+        assert!(said.contains(&image) && said.contains("401"), "{said}");
+    }
+    assert!(list(&node).is_empty());
+    node.crictl(&["pull", "--creds", "user:secret", &image]);
+    assert_eq!(list(&node).len(), 1);
+    let kept = tool("grep").args(["-rl", "secret", text(&node.path("state"))]).output();
+    assert_eq!(kept.expect("grep runs").stdout, b"", "the password was kept");
+    registry.kill().expect("a signal");
+    registry.wait().expect("its end");
+    node.end_clean();
+}
+
+fn guarded(node: &Node) -> std::process::Child {
+    write(&node.path("users"), USERS);
+    let config = format!(
+        "version: 0.1\nlog: {{level: error, accesslog: {{disabled: true}}}}\n\
+         storage:\n  filesystem: {{rootdirectory: {:?}}}\n  maintenance:\n    \
+         uploadpurging: {{enabled: false}}\n    readonly: {{enabled: true}}\n\
+         auth:\n  htpasswd: {{realm: tests, path: {:?}}}\nhttp: {{addr: {GUARDED:?}}}\n",
+        told("IMAGE_STORAGE"),
+        node.path("users"),
+    );
+    write(&node.path("registry.yml"), &config);
+    let mut command = tool(&told("REGISTRY"));
+    command.arg("serve").arg(node.path("registry.yml")).stderr(Stdio::null());
+    let registry = command.spawn().expect("it starts");
+    eventually("the registry listens", || std::net::TcpStream::connect(GUARDED).is_ok());
+    registry
 }
 
 fn used(node: &Node) -> u64 {

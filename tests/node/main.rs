@@ -17,6 +17,8 @@ mod images;
 #[cfg(test)]
 mod kills;
 #[cfg(test)]
+mod logs;
+#[cfg(test)]
 mod machine;
 #[cfg(test)]
 mod node;
@@ -24,5 +26,7 @@ mod node;
 mod pods;
 #[cfg(test)]
 mod refusals;
+#[cfg(test)]
+mod routes;
 #[cfg(test)]
 mod stops;

@@ -14,6 +14,8 @@ use serde_json::{Value, json};
 use crate::machine;
 
 pub(crate) const BUSYBOX: &str = "registry.k8s.io/e2e-test-images/busybox:1.29-2";
+/// A registry that asks who one is, where a test starts one.
+pub(crate) const GUARDED: &str = "127.0.0.1:5001";
 /// For what the node does by itself, without a call that waits for it.
 const PATIENCE: Duration = Duration::from_secs(20);
 
@@ -26,7 +28,9 @@ pub(crate) struct Node {
     before: BTreeSet<String>,
     pods: RefCell<Vec<String>>,
     made: Cell<u32>,
-    _turn: MutexGuard<'static, ()>,
+    /// The network namespace that its daemon lives in, when it is not the tests' own.
+    netns: Option<String>,
+    _turn: Option<MutexGuard<'static, ()>>,
 }
 
 /// A sandbox, and the request that made it.
@@ -43,6 +47,19 @@ impl Node {
     /// With these lines in the section of the network, which may name its directory.
     pub(crate) fn with_network(network: impl FnOnce(&Path) -> String) -> Self {
         let turn = TURN.lock().unwrap_or_else(PoisonError::into_inner);
+        Self::in_netns(None, Some(turn), network)
+    }
+
+    /// A second node beside one that has the turn, in this network namespace.
+    pub(crate) fn beside(_: &Self, netns: &str, network: &str) -> Self {
+        Self::in_netns(Some(netns.to_owned()), None, |_| network.to_owned())
+    }
+
+    fn in_netns(
+        netns: Option<String>,
+        turn: Option<MutexGuard<'static, ()>>,
+        network: impl FnOnce(&Path) -> String,
+    ) -> Self {
         let dir = tempfile::tempdir_in(told("FERROPOD_RUN")).expect("a directory");
         let root = tempfile::tempdir_in(told("FERROPOD_ROOT")).expect("a directory on disk");
         let mut node = Self {
@@ -52,6 +69,7 @@ impl Node {
             before: BTreeSet::new(),
             pods: RefCell::default(),
             made: Cell::new(0),
+            netns,
             _turn: turn,
         };
         write(&node.path("config.toml"), &node.config(&network(node.dir.path())));
@@ -70,7 +88,8 @@ impl Node {
     fn config(&self, network: &str) -> String {
         format!(
             "root = {:?}\nstate = {:?}\nsocket = {:?}\n[network]\n{network}\n\
-             [image]\nhosts_dirs = [{:?}]\nregistries_conf = \"\"\n",
+             [image]\nhosts_dirs = [{:?}]\nregistries_conf = \"\"\n\
+             insecure_registries = [{GUARDED:?}]\n",
             self.root.path().join("root"),
             self.path("state"),
             self.path("ferropod.sock"),
@@ -89,7 +108,16 @@ impl Node {
 
     /// The command that serves on this node's directories.
     pub(crate) fn serving(&self) -> Command {
-        let mut command = tool(&format!("{}/ferropod", told("FERROPOD_BIN")));
+        let ferropod = format!("{}/ferropod", told("FERROPOD_BIN"));
+        let mut command = match &self.netns {
+            None => tool(&ferropod),
+            Some(netns) => {
+                // Not `ip netns exec`: it mounts another /sys.
+                let mut command = tool("nsenter");
+                command.arg(format!("--net=/run/netns/{netns}")).arg(&ferropod);
+                command
+            }
+        };
         command.args(["serve", "--config"]).arg(self.path("config.toml"));
         command
     }
