@@ -8,7 +8,7 @@ use names::ContainerId;
 use pod::step::{self, Effect, Event, Fault, Input, Step, Wait};
 use pod::{Command, Pod, Refusal};
 use tokio::sync::{mpsc, oneshot, watch};
-use tracing::{Instrument, debug, error, info};
+use tracing::{Instrument, debug, error};
 
 use crate::effect::{self, Context, Finished};
 use crate::engine::{EngineError, Parts};
@@ -226,7 +226,7 @@ impl<W: World> PodTask<W> {
         self.pod = pod;
         self.publish(forget);
         for told in told {
-            info!(sandbox = %self.pod.sandbox.id.short(), ?told, "told");
+            debug!(sandbox = %self.pod.sandbox.id.short(), ?told, "event");
             let now = self.parts.world.now();
             self.parts.bell.ring(told, self.published.borrow().clone(), now);
         }

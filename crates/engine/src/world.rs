@@ -185,6 +185,7 @@ pub struct ExecOutput {
 
 /// Which ends of a process a client holds.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[expect(clippy::struct_excessive_bools, reason = "the interface asks these four questions")]
 pub struct Ends {
     /// It writes to the process.
     pub stdin: bool,
