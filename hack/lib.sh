@@ -167,6 +167,8 @@ end_run() {
     [ "$pid" = $$ ] || [ "$pid" = $BASHPID ] || kill -9 "$pid" 2>/dev/null || true
   done
   for id in $(find "/run/$1" 2>/dev/null | grep -oE '[0-9a-f]{64}' | sort -u); do
+    # A pod's own init has neither the run's network nor a root of a container's.
+    for pid in $(in_cgroups "ferropod-$id" | sort -u); do kill -9 "$pid" 2>/dev/null || true; done
     ip netns del "ferropod-$id" 2>/dev/null || true
     wait_until 3 drop_cgroups "ferropod-$id" || true
   done
@@ -177,6 +179,8 @@ end_run() {
   ip netns del "$1" 2>/dev/null || true
   rm -rf "/run/$1" "/var/lib/ferropod-hack/$1"
 }
+
+in_cgroups() { find /sys/fs/cgroup -path "*/$1*" -name cgroup.procs -exec cat {} + 2>/dev/null || true; }
 
 drop_cgroups() {
   find /sys/fs/cgroup -depth -type d -path "*/$1*" -exec rmdir {} + &&
