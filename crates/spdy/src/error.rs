@@ -3,7 +3,7 @@
 use std::io;
 
 /// Why a session ended.
-#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 #[non_exhaustive]
 pub enum End {
     /// This side closed it, or let go of its last handle.
