@@ -1,10 +1,10 @@
-//! [`Meter`]: what pods use, read from files that are held open.
+//! [`Meter`]: what pods use, read from files that are held open, a whole list on one blocking thread.
+
+mod layers;
 
 use std::collections::HashMap;
 use std::fs::File;
-use std::os::fd::AsFd;
-use std::path::Path;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 
 use ::host::cgroup::stats::{Reader, Sample};
 use ::host::cgroup::{CgroupPath, Cgroups};
@@ -18,12 +18,8 @@ use pod::{Container, Sandbox, plan};
 use super::Node;
 use super::place::text;
 use crate::cri::usage::{ContainerUsage, Depth, Disk, Meter, PodUsage, Processes};
+use layers::Layers;
 
-/// Beyond so many entries a writable layer is not counted to its end: one container must not hold up the list.
-const MOST_ENTRIES: u64 = 200_000;
-/// A layer of more entries than that is counted anew only after a while.
-const LARGE: u64 = 2_000;
-const LARGE_FOR: i64 = 30_000_000_000;
 /// The kubelet asks every ten seconds or so.
 const KEPT_FOR: i64 = 60_000_000_000;
 /// The interface that every pod's default route leaves by.
@@ -34,7 +30,9 @@ const DEFAULT_INTERFACE: &str = "eth0";
 pub(crate) struct Kept {
     /// By cgroup.
     readers: Mutex<HashMap<String, (i64, Arc<Reader>)>>,
-    layers: Mutex<HashMap<ContainerId, (i64, disk::Usage)>>,
+    layers: Layers,
+    /// Where the writable layers' file system is mounted: it is for as long as the daemon runs.
+    mountpoint: OnceLock<String>,
 }
 
 // === impl Kept ===
@@ -45,8 +43,8 @@ impl Kept {
         let old = |at: i64| now.saturating_sub(at) > KEPT_FOR;
         let mut readers = self.readers.lock().unwrap_or_else(PoisonError::into_inner);
         readers.retain(|_, (at, _)| !old(*at));
-        let mut layers = self.layers.lock().unwrap_or_else(PoisonError::into_inner);
-        layers.retain(|_, (at, _)| !old(*at));
+        drop(readers);
+        self.layers.forget_old();
     }
 }
 
@@ -55,29 +53,41 @@ impl Meter for Node {
         let node = self.clone();
         let measured = tokio::task::spawn_blocking(move || {
             node.kept.forget_old(::host::proc::now());
-            let measured = pods.into_iter().filter_map(|pod| node.measure_pod(&pod, depth));
-            measured.collect()
+            let under = node.under_layers();
+            let measured = pods.into_iter();
+            let measured = measured.filter_map(|pod| node.measure_pod(pod, depth, under.as_ref()));
+            let mut measured: Vec<_> = measured.collect();
+            if depth != Depth::Containers {
+                node.count_interfaces(&mut measured);
+            }
+            measured
         });
         measured.await.unwrap_or_default()
     }
 }
 
+/// The file system that the writable layers are on, the same for all.
+#[derive(Debug)]
+struct Under {
+    mountpoint: String,
+    space: disk::Space,
+}
+
 impl Node {
-    fn measure_pod(&self, pod: &PodView, depth: Depth) -> Option<PodUsage> {
+    fn measure_pod(&self, pod: PodView, depth: Depth, under: Option<&Under>) -> Option<PodUsage> {
         let sandbox = &pod.sandbox;
         let path = &CgroupPath::from(super::host::pod_cgroup(sandbox).ok()?);
         let whole = depth != Depth::Containers;
         let sample = if whole { self.sample(path) } else { Sample::default() };
         let running = pod.visible().filter(|container| container.phase.is_running());
-        let measured =
-            running.filter_map(|container| self.measure_container(sandbox, container, depth));
+        let measured = running.filter_map(|c| self.measure_container(sandbox, c, depth, under));
         Some(PodUsage {
             sample,
             detail: (depth == Depth::Metrics).then(|| self.cgroups.detail(path)),
             processes: sample.pids.unwrap_or_default(),
             containers: measured.collect(),
-            interfaces: if whole { self.interfaces(sandbox) } else { Vec::new() },
-            pod: Arc::clone(pod),
+            interfaces: Vec::new(),
+            pod,
         })
     }
 
@@ -86,6 +96,7 @@ impl Node {
         sandbox: &Sandbox,
         container: &Arc<Container>,
         depth: Depth,
+        under: Option<&Under>,
     ) -> Option<ContainerUsage> {
         let path = self.container_cgroup(sandbox, &container.id).ok()?;
         let metrics = depth == Depth::Metrics;
@@ -94,7 +105,7 @@ impl Node {
             container: Arc::clone(container),
             sample: self.sample(&path),
             detail: metrics.then(|| self.cgroups.detail(&path)),
-            disk: self.disk(&container.id),
+            disk: under.and_then(|under| self.disk(&container.id, under)),
             processes: if metrics {
                 processes(&self.cgroups, &path, main)
             } else {
@@ -117,42 +128,36 @@ impl Node {
         sample
     }
 
-    fn disk(&self, id: &ContainerId) -> Option<Disk> {
-        let upper = self.places.upper(id);
-        let used = self.layer(id, &upper)?;
-        let space = disk::space(&upper).ok()?;
-        let mountpoint = disk::mount_point(&upper).map(|path| text(&path)).unwrap_or_default();
-        Some(Disk { mountpoint, used, space })
+    fn disk(&self, id: &ContainerId, under: &Under) -> Option<Disk> {
+        let used = self.kept.layers.of(id, &self.places.upper(id))?;
+        Some(Disk { mountpoint: under.mountpoint.clone(), used, space: under.space })
     }
 
-    fn layer(&self, id: &ContainerId, upper: &Path) -> Option<disk::Usage> {
-        let now = ::host::proc::now();
-        let held = || self.kept.layers.lock().unwrap_or_else(PoisonError::into_inner);
-        let kept = held().get(id).copied();
-        if let Some((at, used)) = kept
-            && used.inodes > LARGE
-            && now.saturating_sub(at) < LARGE_FOR
-        {
-            return Some(used);
-        }
-        let used = disk::usage(upper, MOST_ENTRIES).ok()?;
-        if used.inodes > LARGE {
-            held().insert(id.clone(), (now, used));
-        }
-        Some(used)
+    fn under_layers(&self) -> Option<Under> {
+        let layers = self.places.layers();
+        let mountpoint = self
+            .kept
+            .mountpoint
+            .get_or_init(|| disk::mount_point(layers).map(|path| text(&path)).unwrap_or_default());
+        let space = disk::space(layers).ok()?;
+        Some(Under { mountpoint: mountpoint.clone(), space })
     }
 
-    /// Those of the pod's own network, that of the default route first.
-    fn interfaces(&self, sandbox: &Sandbox) -> Vec<InterfaceCounters> {
-        if sandbox.config.namespaces.network == NamespaceMode::Node {
-            return Vec::new();
+    /// Of the pods' own networks, the interface of the default route first.
+    fn count_interfaces(&self, measured: &mut [PodUsage]) {
+        let own = |usage: &&mut PodUsage| {
+            usage.pod.sandbox.config.namespaces.network != NamespaceMode::Node
+        };
+        let pin = |usage: &PodUsage| {
+            File::open(self.pins.path(&plan::netns_pin(&usage.pod.sandbox.id))).ok()
+        };
+        let pinned = measured.iter_mut().filter(own).filter_map(|u| pin(u).map(|pin| (u, pin)));
+        let (pods, pins): (Vec<_>, Vec<_>) = pinned.unzip();
+        for (usage, mut counters) in pods.into_iter().zip(::network::counters(&pins)) {
+            counters.retain(|interface| interface.name != "lo");
+            counters.sort_by_key(|interface| interface.name != DEFAULT_INTERFACE);
+            usage.interfaces = counters;
         }
-        let pin = self.pins.path(&plan::netns_pin(&sandbox.id));
-        let counted = File::open(pin).and_then(|netns| ::network::counters(netns.as_fd()));
-        let mut counters = counted.unwrap_or_default();
-        counters.retain(|interface| interface.name != "lo");
-        counters.sort_by_key(|interface| interface.name != DEFAULT_INTERFACE);
-        counters
     }
 }
 

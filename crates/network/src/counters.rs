@@ -1,7 +1,7 @@
 //! Counters of a namespace's interfaces.
 
 use std::io;
-use std::os::fd::BorrowedFd;
+use std::os::fd::{AsFd, BorrowedFd};
 
 use nix::sched::{CloneFlags, setns};
 
@@ -28,18 +28,25 @@ pub struct InterfaceCounters {
     pub tx_dropped: u64,
 }
 
-/// Reads the counters of every interface in the namespace. Blocks: it waits for a thread that enters the namespace and
-/// ends afterwards.
-pub fn counters(netns: BorrowedFd<'_>) -> io::Result<Vec<InterfaceCounters>> {
-    let read = || {
-        setns(netns, CloneFlags::CLONE_NEWNET)?;
-        std::fs::read_to_string("/proc/thread-self/net/dev")
-    };
-    let text = std::thread::scope(|scope| {
+/// Reads the counters of every interface in each of the namespaces; those of one that cannot be entered are none. Blocks: it
+/// waits for a thread that enters them in turn and ends afterwards.
+pub fn counters<N: AsFd + Sync>(namespaces: &[N]) -> Vec<Vec<InterfaceCounters>> {
+    if namespaces.is_empty() {
+        return Vec::new();
+    }
+    let read = || namespaces.iter().map(|n| within(n.as_fd()).unwrap_or_default()).collect();
+    std::thread::scope(|scope| {
         let thread = std::thread::Builder::new().name("counters".to_owned()).stack_size(128 * 1024);
-        let handle = thread.spawn_scoped(scope, read)?;
-        handle.join().map_err(|_| io::Error::other("the thread that read the counters panicked"))?
-    })?;
+        let handle = thread.spawn_scoped(scope, read).ok()?;
+        handle.join().ok()
+    })
+    .unwrap_or_default()
+}
+
+/// This thread stays in the namespace.
+fn within(netns: BorrowedFd<'_>) -> io::Result<Vec<InterfaceCounters>> {
+    setns(netns, CloneFlags::CLONE_NEWNET)?;
+    let text = std::fs::read_to_string("/proc/thread-self/net/dev")?;
     Ok(text.lines().skip(2).filter_map(parse).collect())
 }
 
@@ -64,7 +71,6 @@ fn parse(line: &str) -> Option<InterfaceCounters> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use std::os::fd::AsFd;
 
     #[test]
     fn a_line_of_the_kernel_is_read_column_by_column() {
@@ -80,7 +86,10 @@ mod tests {
 
     #[test]
     fn the_callers_own_namespace_has_a_loopback() {
-        let netns = std::fs::File::open("/proc/thread-self/ns/net").unwrap();
-        assert!(counters(netns.as_fd()).unwrap().iter().any(|i| i.name == "lo"));
+        let open = |path| std::fs::File::open(path).unwrap();
+        let found = counters(&[open("/proc/thread-self/ns/net"), open("/dev/null")]);
+        assert!(found[0].iter().any(|i| i.name == "lo"));
+        assert!(found[1].is_empty(), "no namespace");
+        assert!(counters::<std::fs::File>(&[]).is_empty());
     }
 }
