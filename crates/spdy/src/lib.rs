@@ -11,6 +11,8 @@ mod reader;
 mod session;
 mod shared;
 mod stream;
+#[cfg(test)]
+mod tests;
 mod writer;
 mod zip;
 

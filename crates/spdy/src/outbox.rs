@@ -218,6 +218,15 @@ impl Outbox {
     }
 }
 
+#[cfg(test)]
+impl Outbox {
+    /// Frames before data, and bytes of data, that wait.
+    pub(crate) fn waiting(&self) -> (usize, usize) {
+        let queues = lock(&self.queues);
+        (queues.urgent.len(), queues.bulk.iter().map(|outgoing| outgoing.frame.len()).sum())
+    }
+}
+
 impl Queues {
     fn is_empty(&self) -> bool {
         self.urgent.is_empty() && self.bulk.is_empty()

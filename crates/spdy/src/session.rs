@@ -62,6 +62,14 @@ impl Session {
     }
 }
 
+#[cfg(test)]
+impl Session {
+    /// The session's insides, for tests that count.
+    pub(crate) fn shared(&self) -> Arc<Shared> {
+        Arc::clone(&self.handle.shared)
+    }
+}
+
 /// Ends the session, whatever becomes of its reader.
 struct Closing(Arc<Shared>);
 
