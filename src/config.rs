@@ -16,6 +16,8 @@ use units::{Size, Span};
 mod units;
 mod validate;
 
+pub(crate) use validate::port_of;
+
 /// The configuration as `ferropod config default` prints it.
 pub(crate) const DEFAULT: &str = include_str!("config/default.toml");
 const DEFAULT_PATH: &str = "/etc/ferropod/config.toml";
@@ -31,6 +33,7 @@ pub(crate) struct Config {
     pub(crate) calls_at_once: usize,
     pub(crate) log: Log,
     pub(crate) metrics: Metrics,
+    pub(crate) stream: Stream,
     pub(crate) network: NetworkConfig,
     pub(crate) image: ImageConfig,
     pub(crate) runtime: Runtime,
@@ -63,6 +66,19 @@ pub(crate) enum LogFormat {
 pub(crate) struct Metrics {
     /// Empty, a loopback address with its port, or `unix:` and a path.
     pub(crate) address: String,
+}
+
+#[derive(Debug, Clone, PartialEq, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub(crate) struct Stream {
+    pub(crate) address: String,
+    /// Empty: the address.
+    pub(crate) advertise: String,
+    tls_cert: PathBuf,
+    tls_key: PathBuf,
+    pub(crate) idle_timeout: Span,
+    pub(crate) creation_timeout: Span,
+    pub(crate) max_sessions: usize,
 }
 
 #[derive(Debug, Clone, PartialEq, Deserialize)]
@@ -168,6 +184,7 @@ impl Config {
             "rootDir": self.root,
             "stateDir": self.state,
             "socket": self.socket(),
+            "streamAddress": self.stream.address,
             "networkMode": format!("{:?}", self.network.mode),
             "podCidrs": self.network.pod_cidrs,
             "cniConfigDir": self.network.cni.config_dir,
@@ -228,6 +245,7 @@ impl Default for Config {
             calls_at_once: 1024,
             log: Log::default(),
             metrics: Metrics::default(),
+            stream: Stream::default(),
             network: NetworkConfig::default(),
             image: ImageConfig::default(),
             runtime: Runtime::default(),
@@ -238,6 +256,28 @@ impl Default for Config {
 impl Default for Log {
     fn default() -> Self {
         Self { level: "info".to_owned(), format: LogFormat::Text }
+    }
+}
+
+impl Stream {
+    /// Certificate chain and key, where streaming clients are served by TLS.
+    pub(crate) fn certificate(&self) -> Option<(&Path, &Path)> {
+        let configured = !self.tls_cert.as_os_str().is_empty();
+        configured.then_some((self.tls_cert.as_path(), self.tls_key.as_path()))
+    }
+}
+
+impl Default for Stream {
+    fn default() -> Self {
+        Self {
+            address: "127.0.0.1:0".to_owned(),
+            advertise: String::new(),
+            tls_cert: PathBuf::new(),
+            tls_key: PathBuf::new(),
+            idle_timeout: Span(Duration::from_hours(4)),
+            creation_timeout: Span(Duration::from_secs(30)),
+            max_sessions: 1024,
+        }
     }
 }
 

@@ -61,6 +61,8 @@ pub(crate) struct Services<W: World> {
     pub(crate) node: Arc<Node>,
     /// What CPU usage was when it was last asked for.
     pub(crate) rates: Arc<usage::Rates>,
+    /// What clients of Exec, Attach and PortForward are given.
+    pub(crate) urls: Arc<crate::stream::Urls>,
     /// True from the moment when the daemon is told to stop.
     pub(crate) stop: watch::Receiver<bool>,
 }
@@ -84,6 +86,7 @@ impl<W: World> Clone for Services<W> {
             network: self.network.clone(),
             node: Arc::clone(&self.node),
             rates: Arc::clone(&self.rates),
+            urls: Arc::clone(&self.urls),
             stop: self.stop.clone(),
         }
     }

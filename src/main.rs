@@ -10,6 +10,7 @@
 //! | [`check`] | what the node has and lacks |
 //! | [`mod@serve`] | the socket, the layers around every call, the end |
 //! | [`cri`] | the CRI's services: parse, one call, reply |
+//! | [`stream`] | exec, attach and port-forward on the wire |
 //! | [`client`] | `ferropod image …` |
 
 use std::io::{self, IsTerminal, Write};
@@ -31,6 +32,7 @@ mod client;
 mod config;
 mod cri;
 mod serve;
+mod stream;
 
 fn main() -> ExitCode {
     match run(Arguments::parse()) {
@@ -78,8 +80,14 @@ fn serve(config: &Config) -> anyhow::Result<()> {
         let checked = config.clone();
         tokio::task::spawn_blocking(move || check::warn_of_network(&checked));
         let stop = watch::Sender::new(false);
-        let services = services(config, engine, stop.subscribe());
+        let streams = serve::streams::Streams::listen(&config.stream).await?;
+        let urls = Arc::new(stream::Urls::new(streams.base(), host::proc::random_id));
+        let server = stream_server(config, &engine, &urls, stop.subscribe());
+        let streaming = tokio::spawn(streams.serve(server, stop.subscribe()));
+        let services = services(config, engine, urls, stop.subscribe());
         serve::serve(config, services.routes(), stop).await?;
+        // An error means that it panicked.
+        drop(streaming.await);
         Ok(())
     })
 }
@@ -87,6 +95,7 @@ fn serve(config: &Config) -> anyhow::Result<()> {
 fn services(
     config: &Config,
     engine: assemble::Ferropod,
+    urls: Arc<stream::Urls>,
     stop: watch::Receiver<bool>,
 ) -> cri::Services<assemble::Node> {
     let rooms = engine.world();
@@ -99,9 +108,23 @@ fn services(
             config: config.shown(),
         }),
         rates: Arc::default(),
+        urls,
         stop,
         engine,
     }
+}
+
+fn stream_server(
+    config: &Config,
+    engine: &assemble::Ferropod,
+    urls: &Arc<stream::Urls>,
+    stop: watch::Receiver<bool>,
+) -> stream::Server<assemble::Node> {
+    let patience = stream::Patience {
+        idle: config.stream.idle_timeout.duration(),
+        creation: config.stream.creation_timeout.duration(),
+    };
+    stream::Server { engine: engine.clone(), urls: Arc::clone(urls), patience, stop }
 }
 
 fn start_log(config: &Config) -> anyhow::Result<()> {

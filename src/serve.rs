@@ -1,4 +1,4 @@
-//! The daemon's outside: the socket, the layers that every call passes through, the end.
+//! The daemon's outside: the sockets, the layers that every call passes through, the end.
 //!
 //! It listens only when it is given services that can answer, that is after recovery.
 
@@ -27,6 +27,8 @@ pub(crate) mod metrics;
 mod notify;
 pub(crate) mod place;
 mod socket;
+pub(crate) mod streams;
+mod tls;
 
 /// How long calls may go on after the daemon was told to stop. What they began goes on without them.
 const DRAIN_FOR: Duration = Duration::from_secs(5);

@@ -54,8 +54,11 @@ impl Network for Node {
         }
     }
 
-    async fn dial(&self, _: &Sandbox, _: u16) -> Result<TcpStream, Fault> {
-        Err(Fault::new(Kind::Unsupported, "PortForward is not there yet"))
+    async fn dial(&self, sandbox: &Sandbox, port: u16) -> Result<TcpStream, Fault> {
+        let own = sandbox.config.namespaces.network != NamespaceMode::Node;
+        let netns = own.then(|| self.pins.path(&plan::netns_pin(&sandbox.id)));
+        let dialled = host::dial::loopback(netns.as_deref(), port).await;
+        dialled.map_err(|e| fault(e.kind(), &e))
     }
 
     async fn sweep_network(&self, intents: &[String]) -> Result<(), Fault> {

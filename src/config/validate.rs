@@ -3,7 +3,7 @@
 use std::net::{IpAddr, SocketAddr};
 use std::path::Path;
 
-use super::Config;
+use super::{Config, Stream};
 
 /// `sun_path` holds 108 bytes, the last of which is 0.
 const SOCKET_PATH_MAX: usize = 107;
@@ -23,6 +23,7 @@ pub(super) fn check(config: &Config) -> Checked {
     that(config.calls_at_once > 0, "calls_at_once", || "must not be 0".to_owned())?;
     log_level(&config.log.level)?;
     metrics_address(&config.metrics.address)?;
+    stream(&config.stream)?;
     network(config)?;
     image(config)?;
     runtime(config)
@@ -54,6 +55,40 @@ fn metrics_address(address: &str) -> Checked {
     that(address.is_empty() || loopback, key, || {
         format!("{address:?} is neither a loopback address with a port nor unix:/path")
     })
+}
+
+fn stream(stream: &Stream) -> Checked {
+    let address = stream.address.parse::<SocketAddr>();
+    that(address.is_ok(), "stream.address", || {
+        format!("{:?} is not an address with a port", stream.address)
+    })?;
+    let anywhere = address.is_ok_and(|address| address.ip().is_unspecified());
+    that(!anywhere || !stream.advertise.is_empty(), "stream.advertise", || {
+        format!(
+            "must be set when stream.address is {:?}: clients cannot connect to that",
+            stream.address
+        )
+    })?;
+    let host = |c: char| c.is_ascii_alphanumeric() || "-.:[]".contains(c);
+    that(stream.advertise.chars().all(host), "stream.advertise", || {
+        format!("{:?} is neither HOST nor HOST:PORT", stream.advertise)
+    })?;
+    absolute_or_empty("stream.tls_cert", &stream.tls_cert)?;
+    absolute_or_empty("stream.tls_key", &stream.tls_key)?;
+    let both = stream.tls_cert.as_os_str().is_empty() == stream.tls_key.as_os_str().is_empty();
+    that(both, "stream.tls_cert", || "and stream.tls_key go together".to_owned())?;
+    positive("stream.idle_timeout", stream.idle_timeout.0.as_millis())?;
+    positive("stream.creation_timeout", stream.creation_timeout.0.as_millis())?;
+    that(stream.max_sessions > 0, "stream.max_sessions", || "must not be 0".to_owned())
+}
+
+/// The port at the end of `HOST:PORT`, where there is one.
+pub(crate) fn port_of(authority: &str) -> Option<u16> {
+    if let Ok(address) = authority.parse::<SocketAddr>() {
+        return Some(address.port());
+    }
+    let (host, port) = authority.rsplit_once(':')?;
+    if host.contains(':') { None } else { port.parse().ok() }
 }
 
 fn network(config: &Config) -> Checked {

@@ -15,7 +15,7 @@ mod sandbox;
 mod security;
 
 pub(crate) use auth::credentials;
-pub(crate) use call::{command, container_state, sandbox_state, seconds};
+pub(crate) use call::{command, container_state, ends, forwarded, sandbox_state, seconds};
 pub(crate) use container::wire_signal;
 pub(crate) use container::{container_config, image};
 use ident::{id, ids};

@@ -90,6 +90,9 @@ table! {
         update_container_resources(UpdateContainerResourcesRequest) -> UpdateContainerResourcesResponse = update;
         reopen_container_log(ReopenContainerLogRequest) -> ReopenContainerLogResponse = reopen_log;
         exec_sync(ExecSyncRequest) -> ExecSyncResponse = run_command;
+        exec(ExecRequest) -> ExecResponse = stream_command;
+        attach(AttachRequest) -> AttachResponse = stream_container;
+        port_forward(PortForwardRequest) -> PortForwardResponse = stream_ports;
 
         container_stats(ContainerStatsRequest) -> ContainerStatsResponse = stats_of_container;
         list_container_stats(ListContainerStatsRequest) -> ListContainerStatsResponse = stats_of_containers;
@@ -107,9 +110,6 @@ table! {
         get_container_events(GetEventsRequest) -> GetContainerEventsStream of ContainerEventResponse = events;
     }
     unsupported {
-        exec(ExecRequest) -> ExecResponse;
-        attach(AttachRequest) -> AttachResponse;
-        port_forward(PortForwardRequest) -> PortForwardResponse;
         checkpoint_container(CheckpointContainerRequest) -> CheckpointContainerResponse;
         checkpoint_pod(CheckpointPodRequest) -> CheckpointPodResponse;
         restore_pod(RestorePodRequest) -> RestorePodResponse;

@@ -8,6 +8,7 @@
 //! |---|---|
 //! | [`cgroup`] | pod and container cgroups on v1, hybrid and v2: make, kill, release, update, statistics |
 //! | [`netns`] | pins of network namespaces in `/run/netns` |
+//! | [`dial`] | connections to a port inside a network namespace |
 //! | [`shm`] | a pod's `/dev/shm` |
 //! | [`files`] | files replaced whole, a pod's hostname, hosts and resolv.conf, directory trees |
 //! | [`seal`] | the shim and launch programs, where no container can write them |
@@ -26,6 +27,7 @@
 //!   trait, and the unified hierarchy is made here.
 
 pub mod cgroup;
+pub mod dial;
 pub mod disk;
 mod fault;
 pub mod files;

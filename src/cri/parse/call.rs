@@ -3,6 +3,7 @@
 use std::time::Duration;
 
 use cri_proto::cri;
+use engine::world::Ends;
 
 use super::container::words;
 use super::{At, Invalid, known, not_empty};
@@ -11,6 +12,26 @@ use super::{At, Invalid, known, not_empty};
 pub(crate) fn command(at: &At<'_>, wire: &[String]) -> Result<Vec<String>, Invalid> {
     not_empty(at, wire.first().map_or("", String::as_str))?;
     words(at, wire)
+}
+
+/// Which ends of a process the client wants: at least one, and with a terminal there is no stderr.
+pub(crate) fn ends(wanted: Ends) -> Result<Ends, Invalid> {
+    if !(wanted.stdin || wanted.stdout || wanted.stderr) {
+        return Err(At::root("stdin").invalid("one of stdin, stdout and stderr must be set"));
+    }
+    if wanted.tty && wanted.stderr {
+        return Err(At::root("stderr").invalid("tty and stderr cannot both be true"));
+    }
+    Ok(wanted)
+}
+
+/// Ports of a pod.
+pub(crate) fn forwarded(at: &At<'_>, wire: &[i32]) -> Result<Vec<u16>, Invalid> {
+    let port = |(index, port): (usize, &i32)| {
+        let known = u16::try_from(*port).ok().filter(|port| *port > 0);
+        known.ok_or_else(|| at.item(index).invalid(format!("{port} is not a port")))
+    };
+    wire.iter().enumerate().map(port).collect()
 }
 
 /// `None` is 0, whose meaning differs from call to call.

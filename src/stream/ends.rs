@@ -1,0 +1,108 @@
+//! A client's ends, whatever carries them: SPDY streams or WebSocket channels.
+
+use ::spdy::{RecvStream, SendStream};
+use bytes::{BufMut, Bytes, BytesMut};
+use tokio::sync::mpsc;
+
+use super::negotiate::Version;
+use super::status::Verdict;
+use super::websocket::Channel;
+
+/// The client takes nothing more.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) struct Gone;
+
+/// What the client sends.
+#[derive(Debug)]
+pub(super) enum Input {
+    Spdy(RecvStream),
+    Channel(mpsc::Receiver<Bytes>),
+}
+
+impl Input {
+    /// The next bytes; none when the client has ended this direction or is gone. Cancel-safe.
+    pub(super) async fn chunk(&mut self) -> Result<Option<Bytes>, Gone> {
+        match self {
+            Self::Spdy(stream) => stream.chunk().await.map_err(|_| Gone),
+            Self::Channel(messages) => Ok(messages.recv().await),
+        }
+    }
+}
+
+/// What the client is sent.
+#[derive(Debug)]
+pub(super) enum Output {
+    Spdy(SendStream),
+    Channel(Channel),
+}
+
+impl Output {
+    /// An empty message for data of up to `room` bytes, which is to be appended. The buffer's memory is used again where nobody
+    /// else holds it any more.
+    pub(super) fn begin(&self, message: &mut BytesMut, room: usize) {
+        message.reserve(room + 1);
+        if let Self::Channel(channel) = self {
+            message.put_u8(channel.mark());
+        }
+    }
+
+    /// Sends what [`Self::begin`] began.
+    pub(super) async fn send(&mut self, message: Bytes) -> Result<(), Gone> {
+        match self {
+            Self::Spdy(stream) => stream.send(message).await.map_err(|_| Gone),
+            Self::Channel(channel) => channel.send(message).await,
+        }
+    }
+
+    /// Sends all of this.
+    pub(super) async fn say(&mut self, words: &[u8]) -> Result<(), Gone> {
+        let mut message = BytesMut::new();
+        self.begin(&mut message, words.len());
+        message.put_slice(words);
+        self.send(message.freeze()).await
+    }
+
+    /// Ends this direction; ready when the client's connection has taken everything.
+    pub(super) async fn finish(self) {
+        match self {
+            // An error means that the client is gone, and has all that it will ever have.
+            Self::Spdy(stream) => drop(stream.finish().await),
+            Self::Channel(channel) => drop(channel),
+        }
+    }
+
+    /// Ends it as something that went wrong.
+    pub(super) fn reset(self) {
+        match self {
+            Self::Spdy(stream) => stream.reset(),
+            Self::Channel(channel) => drop(channel),
+        }
+    }
+}
+
+/// What exec and attach have to do with a client.
+#[derive(Debug)]
+pub(super) struct Client {
+    pub(super) version: Version,
+    /// Where it is told how the session ended.
+    pub(super) error: Output,
+    pub(super) stdin: Option<Input>,
+    pub(super) stdout: Option<Output>,
+    pub(super) stderr: Option<Output>,
+    pub(super) resize: Option<Input>,
+    /// Directions that carry nothing, and are ended with the rest.
+    pub(super) silent: Vec<Output>,
+}
+
+impl Client {
+    /// Tells it how the session ended, and ends all directions. Versions without a status want to know before the outputs end.
+    pub(super) async fn end(mut self, verdict: &Verdict) {
+        let words = verdict.words(self.version);
+        if !words.is_empty() && self.error.say(words.as_bytes()).await.is_err() {
+            return;
+        }
+        let outputs = [self.stdout, self.stderr].into_iter().flatten();
+        let rest = self.silent.into_iter().chain([self.error]);
+        futures::future::join_all(outputs.chain(rest).map(Output::finish)).await;
+    }
+}

@@ -1,0 +1,104 @@
+//! Bytes from one end to the other, one loop for each direction.
+
+use std::time::Duration;
+
+use bytes::BytesMut;
+use engine::world::Terminal;
+use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
+use tokio::sync::watch;
+
+use super::activity::Activity;
+use super::ends::{Gone, Input, Output};
+use super::resize::Sizes;
+
+/// What is read at once from a process that has much to say: as much as a pipe holds. It begins with less.
+const CHUNK: usize = 64 << 10;
+const FIRST: usize = 8 << 10;
+/// Once the process has ended, an output that says nothing for this long is held open by somebody else.
+pub(super) const QUIET_FOR: Duration = Duration::from_secs(2);
+/// And more than this was not written by the process: no pipe holds as much.
+const AFTERWARDS_MAX: usize = 16 << 20;
+
+/// A process's output to the client, to its end. Gives back the client's end.
+///
+/// `over` is true from the moment when the process has ended.
+pub(super) async fn output<R>(
+    mut from: R,
+    mut to: Output,
+    activity: Activity,
+    mut over: watch::Receiver<bool>,
+) -> Output
+where
+    R: AsyncRead + Unpin,
+{
+    let mut message = BytesMut::new();
+    let mut room = FIRST;
+    let mut afterwards = AFTERWARDS_MAX;
+    loop {
+        to.begin(&mut message, room);
+        // Cancel-safe: what was read is in the message, and waiting for the quiet loses nothing.
+        let read = tokio::select! {
+            biased;
+            read = from.read_buf(&mut message) => read,
+            () = quiet(&mut over) => break,
+        };
+        // A terminal whose last process has gone says EIO.
+        let Ok(length @ 1..) = read else { break };
+        activity.note();
+        if to.send(message.split().freeze()).await.is_err() {
+            break;
+        }
+        if *over.borrow() {
+            let Some(left) = afterwards.checked_sub(length) else { break };
+            afterwards = left;
+        }
+        room = if length >= room { CHUNK } else { room };
+    }
+    to
+}
+
+/// Ready when the process has ended and then nothing happened for a while.
+async fn quiet(over: &mut watch::Receiver<bool>) {
+    // An error means that the session is being dropped.
+    drop(over.wait_for(|over| *over).await);
+    tokio::time::sleep(QUIET_FOR).await;
+}
+
+/// The client's input to a process. Its end ends the process's; a process that takes no more does not hold up the client's other
+/// directions.
+pub(super) async fn input<W>(mut from: Input, mut to: W, activity: Activity)
+where
+    W: AsyncWrite + Unpin,
+{
+    loop {
+        match from.chunk().await {
+            Ok(Some(bytes)) => {
+                activity.note();
+                if to.write_all(&bytes).await.is_err() {
+                    break;
+                }
+            }
+            Ok(None) => return,
+            // The session is about to be dropped: its process is not to take this for the end of its input.
+            Err(Gone) => std::future::pending().await,
+        }
+    }
+    drop(to);
+    discard(from).await;
+}
+
+/// Takes what nobody wants.
+pub(super) async fn discard(mut from: Input) {
+    while let Ok(Some(_)) = from.chunk().await {}
+}
+
+/// The client's window sizes to a terminal.
+pub(super) async fn resize(mut from: Input, terminal: Box<dyn Terminal>) {
+    let mut sizes = Sizes::default();
+    while let Ok(Some(bytes)) = from.chunk().await {
+        let Some(size) = sizes.feed(&bytes) else { continue };
+        if let Err(fault) = terminal.resize(size.width, size.height) {
+            tracing::debug!("a window's size: {}", fault.message);
+        }
+    }
+}
