@@ -101,20 +101,17 @@ impl Decoder {
     pub(super) async fn next<R: AsyncRead + Unpin>(&mut self, io: &mut R) -> Option<Seen> {
         let mut head = [0; 8];
         io.read_exact(&mut head).await.ok()?;
-        let [a, b, c, d, flags, x, y, z] = head;
-        let length = u32::from_be_bytes([0, x, y, z]);
+        let word = u32::from_be_bytes(head[..4].try_into().unwrap());
+        let length = u32::from_be_bytes(head[4..].try_into().unwrap()) & 0xff_ffff;
+        let flags = head[4];
         let mut payload = vec![0; usize::try_from(length).unwrap()];
         io.read_exact(&mut payload).await.ok()?;
-        if a & 0x80 == 0 {
-            return Some(Seen::Data {
-                stream: u32::from_be_bytes([a, b, c, d]),
-                flags,
-                data: payload,
-            });
+        if word >> 31 == 0 {
+            return Some(Seen::Data { stream: word, flags, data: payload });
         }
-        assert_eq!((a, b, c, flags), (0x80, 3, 0, 0));
+        assert_eq!((word >> 16, flags), (0x8003, 0));
         let number = |at: usize| u32::from_be_bytes(payload[at..at + 4].try_into().unwrap());
-        Some(match (d, payload.len()) {
+        Some(match (word & 0xffff, payload.len()) {
             (2, 5..) => {
                 self.empty_block(&payload[4..]);
                 Seen::Reply(number(0))

@@ -68,7 +68,7 @@ async fn after_the_clients_goaway_there_are_no_new_streams_and_the_old_go_on() {
 
 #[tokio::test(start_paused = true)]
 async fn an_idle_session_ends_and_a_talking_one_does_not() {
-    let limits = Limits { idle: Some(Duration::from_secs(60)), ..Limits::default() };
+    let limits = Limits { idle: Some(Duration::from_mins(1)), ..Limits::default() };
     let (session, mut client, stream) = opened(limits, 1024).await;
     let begin = tokio::time::Instant::now();
     for _ in 0..5 {
@@ -112,7 +112,7 @@ async fn a_client_that_dies_while_its_data_is_stuck_is_noticed_within_a_second()
     let stream = session.accept().await.unwrap().accept();
     client.say(&data(1, 0, &[7; 5000])).await;
     client.say(&data(1, 0, &[7; 5000])).await;
-    client.say(&data(1, 0, &[7; 50_000])).await;
+    client.say(&data(1, 0, &vec![7; 50_000])).await;
     drop(client);
     let end = tokio::time::timeout(Duration::from_secs(1), session.ended()).await;
     assert_eq!(end, Ok(End::Gone));

@@ -80,18 +80,18 @@ async fn a_sender_waits_for_a_client_that_does_not_read() {
     let limits = Limits { send_buffer: 100_000, ..Limits::default() };
     let (_session, mut client, stream) = opened(limits, 1024).await;
     let (_recv, mut send) = stream.split();
-    let sent = tokio::spawn(async move {
+    let feed = tokio::spawn(async move {
         send.send(Bytes::from(vec![7; 1_000_000])).await.unwrap();
         send.finish().await.unwrap();
     });
     for _ in 0..100 {
         tokio::task::yield_now().await;
     }
-    assert!(!sent.is_finished());
+    assert!(!feed.is_finished());
     let mut bytes = 0;
     while let Some(Seen::Data { data, flags: 0, .. }) = client.next().await {
         bytes += data.len();
     }
     assert_eq!(bytes, 1_000_000);
-    sent.await.unwrap();
+    feed.await.unwrap();
 }

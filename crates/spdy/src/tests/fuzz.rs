@@ -120,7 +120,7 @@ async fn once(random: &mut Random) {
         frame_bytes: 1 << (10 + random.below(14)),
         stream_buffer: 1 + random.below(8000),
         session_buffer: 20_000,
-        idle: Some(Duration::from_secs(3600)),
+        idle: Some(Duration::from_hours(1)),
         ..Limits::default()
     };
     let mut bytes = valid(random);

@@ -12,7 +12,7 @@ use crate::{Limits, Session};
 const TOTAL: usize = 8 << 30;
 
 fn report(what: &str, frame: usize, took: Duration) {
-    let rate = TOTAL as f64 / took.as_secs_f64() / 1e9;
+    let rate = f64::from(u32::try_from(TOTAL >> 10).unwrap()) * 1024e-9 / took.as_secs_f64();
     println!("{what}, frames of {} KiB: {rate:.2} GB/s", frame >> 10);
 }
 
