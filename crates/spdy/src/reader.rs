@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use bytes::{Buf, Bytes, BytesMut};
 use tokio::io::{AsyncRead, AsyncReadExt};
-use tokio::sync::mpsc;
+use tokio::sync::mpsc::{self, error::TrySendError};
 
 use crate::core::{Core, Over};
 use crate::frame::{FIN, Frame, HEAD, Head, ID_MASK, UNIDIRECTIONAL, VERSION, kind, reset};
@@ -25,6 +25,8 @@ const COPY: usize = 16 << 10;
 const BLOCK_SLACK: usize = 1 << 10;
 /// How often the client is probed while the connection is not read.
 const PROBE: Duration = Duration::from_millis(250);
+/// How long the connection waits for its user to accept streams, before all that come are refused until one is accepted.
+const PATIENCE: Duration = Duration::from_secs(1);
 
 /// Reads frames and deals them out.
 pub(crate) struct Reader {
@@ -35,6 +37,8 @@ pub(crate) struct Reader {
     handle: Weak<Handle>,
     /// None after the client's `GOAWAY`.
     incoming: Option<mpsc::Sender<Incoming>>,
+    /// Whether the user accepted the last stream offered.
+    accepting: bool,
 }
 
 impl Reader {
@@ -51,6 +55,7 @@ impl Reader {
             shared,
             handle: Arc::downgrade(handle),
             incoming: Some(incoming),
+            accepting: true,
         }
     }
 
@@ -216,11 +221,20 @@ impl Reader {
             core.end(Over::Fin);
         }
         let incoming = Incoming::new(core, handle, headers, flags & UNIDIRECTIONAL != 0);
-        if let Some(queue) = &self.incoming {
-            // When nobody accepts any more it comes back, and refuses itself as it is dropped.
-            drop(queue.send(incoming).await);
-        }
+        self.offer(incoming).await;
         Ok(())
+    }
+
+    /// Offers a stream to the session's user. Dropped, it refuses itself.
+    async fn offer(&mut self, incoming: Incoming) {
+        let Some(queue) = &self.incoming else { return };
+        self.accepting = match queue.try_send(incoming) {
+            Ok(()) => true,
+            Err(TrySendError::Full(incoming)) if self.accepting => {
+                tokio::time::timeout(PATIENCE, queue.send(incoming)).await.is_ok()
+            }
+            Err(TrySendError::Full(_) | TrySendError::Closed(_)) => false,
+        };
     }
 
     /// The client's FIN.

@@ -15,7 +15,7 @@ use crate::shared::{Handle, Shared};
 use crate::stream::{RecvStream, SendStream, Tie};
 use crate::{End, Limits, Stream, writer};
 
-/// Streams that wait to be accepted; more are left unread.
+/// Streams that wait to be accepted; for one more the connection waits a second, then it is refused.
 const BACKLOG: usize = 64;
 
 /// One connection's SPDY session; when it and all its streams are dropped, the connection is closed.
