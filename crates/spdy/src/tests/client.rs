@@ -163,7 +163,7 @@ impl<IO: AsyncRead + AsyncWrite + Unpin> Client<IO> {
 
     /// The next frame; none at the end of the connection.
     pub(super) async fn next(&mut self) -> Option<Seen> {
-        self.decoder.next(&mut self.io).await
+        super::soon(self.decoder.next(&mut self.io)).await
     }
 
     /// Everything until the end of the connection.
