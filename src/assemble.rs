@@ -19,6 +19,7 @@ pub(crate) mod images;
 pub(crate) mod meter;
 pub(crate) mod network;
 pub(crate) mod place;
+mod session;
 pub(crate) mod shims;
 
 use std::sync::Arc;

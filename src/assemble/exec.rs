@@ -1,17 +1,21 @@
-//! A command in a container with its output collected: pipes, the shim's exec, a bounded pump, the end.
+//! A command in a container: its own cgroup, the shim's exec, the end; with its output collected, a bounded pump.
 
+use std::collections::HashMap;
 use std::io;
 use std::os::fd::OwnedFd;
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
 
 use engine::world::{ExecOrder, ExecOutput};
 use host::cgroup::ExecPlace;
 use host::shim::{ExecStdio, RequestError};
-use names::{ExecId, Kind};
+use names::{ContainerId, ExecId, Kind};
 use pod::Sandbox;
 use pod::step::Fault;
 use prost::Message;
 use tokio::io::AsyncReadExt;
 use tokio::net::unix::pipe;
+use tokio::sync::oneshot;
 use wire::v1;
 
 use super::host::pod_cgroup;
@@ -21,21 +25,163 @@ use super::{Node, blocking, fault};
 
 /// Each stream's share of the interface's 16 MiB, with room for the rest of the message. What is more is read and dropped.
 const KEPT: usize = (8 << 20) - (64 << 10);
+/// How long a command that was killed may take to be reaped before its cgroup is let go.
+const REAPED: Duration = Duration::from_secs(2);
 
-/// Kills the command when its caller goes away before its end.
-struct KillOnDrop<'s> {
-    shim: &'s LiveShim,
-    id: Option<ExecId>,
+/// The commands whose end somebody waits for.
+#[derive(Debug, Clone, Default)]
+pub(super) struct Execs(Arc<Mutex<HashMap<ExecId, oneshot::Sender<v1::ExecExited>>>>);
+
+impl Execs {
+    /// Where its end will be told. To be asked before it is begun.
+    pub(super) fn wait_for(&self, id: &ExecId) -> oneshot::Receiver<v1::ExecExited> {
+        let (sender, receiver) = oneshot::channel();
+        self.with(|execs| execs.insert(id.clone(), sender));
+        receiver
+    }
+
+    pub(super) fn tell(&self, exited: v1::ExecExited) {
+        let id: Option<ExecId> = exited.exec_id.parse().ok();
+        if let Some(waiting) = id.and_then(|id| self.with(|execs| execs.remove(&id))) {
+            // Its caller may have gone.
+            drop(waiting.send(exited));
+        }
+    }
+
+    /// The shim is gone: nobody is told any more.
+    pub(super) fn clear(&self) {
+        self.with(HashMap::clear);
+    }
+
+    fn forget(&self, id: &ExecId) {
+        self.with(|execs| execs.remove(id));
+    }
+
+    // The lock guards a look-up or an insertion; a panic cannot leave the map half-changed.
+    fn with<T>(
+        &self,
+        work: impl FnOnce(&mut HashMap<ExecId, oneshot::Sender<v1::ExecExited>>) -> T,
+    ) -> T {
+        work(&mut self.0.lock().unwrap_or_else(PoisonError::into_inner))
+    }
 }
 
-impl Drop for KillOnDrop<'_> {
-    fn drop(&mut self) {
-        let Some(id) = self.id.take() else { return };
-        self.shim.forget_exec(&id);
-        let client = self.shim.client.clone();
-        // A shim that is gone took the command with it.
-        tokio::spawn(async move { drop(client.kill_exec(&id).await) });
+/// A command and its own cgroup. Dropped before its end was told, it is killed with all that it started.
+pub(super) struct Command {
+    node: Node,
+    client: host::shim::Client,
+    execs: Execs,
+    id: ExecId,
+    /// None: its end was told.
+    place: Option<ExecPlace>,
+    ended: Option<oneshot::Receiver<v1::ExecExited>>,
+    /// How long it has to end by itself.
+    grace: Duration,
+}
+
+impl Command {
+    /// Makes its cgroup.
+    pub(super) async fn prepare(
+        shim: &LiveShim,
+        sandbox: &Sandbox,
+        container: &ContainerId,
+        grace: Duration,
+    ) -> Result<(Self, Option<OwnedFd>), Fault> {
+        let random = host::proc::random_id();
+        let id = ExecId::from_random(random.map_err(|e| io_fault("random id", &e))?);
+        let pod = pod_cgroup(sandbox)?;
+        let (node, container, exec) = (shim.node.clone(), container.clone(), id.clone());
+        let (cgroup, place) = blocking(move || {
+            node.cgroups.exec_place(&pod, &container, &exec).map_err(|e| fault(e.kind(), &e))
+        })
+        .await?;
+        let ended = Some(shim.execs.wait_for(&id));
+        let (node, client, execs) = (shim.node.clone(), shim.client.clone(), shim.execs.clone());
+        Ok((Self { node, client, execs, id, place: Some(place), ended, grace }, cgroup))
     }
+
+    /// Begins it. Gives the master of its terminal, if it has one.
+    pub(super) async fn begin(
+        &mut self,
+        job: v1::ExecJob,
+        timeout: Option<Duration>,
+        (stdio, cgroup): (ExecStdio, Option<OwnedFd>),
+    ) -> Result<Option<OwnedFd>, RequestError> {
+        let dirs = self.place.as_ref().map(|place| self.node.cgroups.exec_dirs(place));
+        let job = v1::ExecJob {
+            bundle: bundle(&self.node, &job.container_id),
+            seccomp_cache: self.node.places.seccomp(),
+            cgroups: dirs.unwrap_or_default(),
+            ..job
+        };
+        let request = v1::Exec {
+            exec_id: self.id.to_string(),
+            container_id: job.container_id.clone(),
+            tty: job.tty,
+            job: job.encode_to_vec(),
+            timeout_ms: timeout.map_or(0, |t| u64::try_from(t.as_millis()).unwrap_or(u64::MAX)),
+            tied: true,
+            ..v1::Exec::default()
+        };
+        let begun = self.client.exec(request, stdio, cgroup).await;
+        if begun.is_err() {
+            self.over();
+        }
+        Ok(begun?.1)
+    }
+
+    /// Waits for its end. None: the shim went away.
+    pub(super) async fn ended(&mut self) -> Option<v1::ExecExited> {
+        let exited = self.ended.as_mut()?.await.ok();
+        self.over();
+        exited
+    }
+
+    /// It has ended, or never began; its cgroup goes, and nobody waits for that.
+    fn over(&mut self) {
+        self.execs.forget(&self.id);
+        self.ended = None;
+        let Some(place) = self.place.take() else { return };
+        let node = self.node.clone();
+        tokio::task::spawn_blocking(move || release(&node, &place));
+    }
+}
+
+impl Drop for Command {
+    fn drop(&mut self) {
+        let (Some(place), ended) = (self.place.take(), self.ended.take()) else { return };
+        let (node, client, execs) = (self.node.clone(), self.client.clone(), self.execs.clone());
+        let (id, grace) = (self.id.clone(), self.grace);
+        // Without a runtime the daemon is ending, and the shim kills what is tied to it.
+        let Ok(runtime) = tokio::runtime::Handle::try_current() else { return };
+        runtime.spawn(async move {
+            tokio::time::sleep(grace).await;
+            // A shim that is gone took the command with it.
+            drop(client.kill_exec(&id).await);
+            if let Some(ended) = ended {
+                drop(tokio::time::timeout(REAPED, ended).await);
+            }
+            execs.forget(&id);
+            tokio::task::spawn_blocking(move || {
+                // Its main process may have ended long before what it started.
+                if let Err(error) = node.cgroups.kill(place.path()) {
+                    tracing::warn!("{}", engine::record::chain(&error));
+                }
+                release(&node, &place);
+            });
+        });
+    }
+}
+
+/// Blocks, for a few milliseconds.
+fn release(node: &Node, place: &ExecPlace) {
+    if let Err(error) = node.cgroups.release_exec(place) {
+        tracing::debug!("{}", engine::record::chain(&error));
+    }
+}
+
+fn bundle(node: &Node, container: &str) -> String {
+    container.parse().map(|id| text(&node.places.bundle(&id))).unwrap_or_default()
 }
 
 pub(super) async fn run(
@@ -43,35 +189,19 @@ pub(super) async fn run(
     sandbox: &Sandbox,
     order: ExecOrder,
 ) -> Result<ExecOutput, Fault> {
-    let random = host::proc::random_id();
-    let id = ExecId::from_random(random.map_err(|e| io_fault("random id", &e))?);
-    let node = shim.node.clone();
-    let pod = pod_cgroup(sandbox)?;
-    let (container, exec) = (order.container.id.clone(), id.clone());
-    let (cgroup, place) = blocking(move || {
-        node.cgroups.exec_place(&pod, &container, &exec).map_err(|e| fault(e.kind(), &e))
-    })
-    .await?;
-    let done = attend(shim, &order, &id, (cgroup, &place)).await;
-    release(&shim.node, place);
-    done
-}
-
-async fn attend(
-    shim: &LiveShim,
-    order: &ExecOrder,
-    id: &ExecId,
-    (cgroup, place): (Option<OwnedFd>, &ExecPlace),
-) -> Result<ExecOutput, Fault> {
+    let container = &order.container.id;
+    let (mut command, cgroup) = Command::prepare(shim, sandbox, container, Duration::ZERO).await?;
     let (mut stdout, stdout_end) = pipe()?;
     let (mut stderr, stderr_end) = pipe()?;
     let stdio = ExecStdio { stdin: None, stdout: Some(stdout_end), stderr: Some(stderr_end) };
-    let ended = shim.await_exec(id);
-    let mut kill = KillOnDrop { shim, id: Some(id.clone()) };
-    shim.client
-        .exec(request(shim, order, id, place), stdio, cgroup)
-        .await
-        .map_err(|e| begun(&e))?;
+    let job = v1::ExecJob {
+        container_id: container.to_string(),
+        pid: order.pid,
+        args: order.command.clone(),
+        ..v1::ExecJob::default()
+    };
+    let begun = command.begin(job, order.timeout, (stdio, cgroup)).await;
+    begun.map_err(|e| refused(&e))?;
     let mut output = ExecOutput::default();
     let exited = {
         let pump = async {
@@ -80,6 +210,7 @@ async fn attend(
                 fill(&mut stderr, &mut output.stderr)
             )
         };
+        let ended = command.ended();
         tokio::pin!(pump);
         tokio::pin!(ended);
         let mut pumped = false;
@@ -91,16 +222,15 @@ async fn attend(
             }
         }
     };
-    kill.id = None;
-    let exited = exited.map_err(|_| Fault::new(Kind::Unavailable, "the shim went away"))?;
+    let exited = exited.ok_or_else(|| Fault::new(Kind::Unavailable, "the shim went away"))?;
     // All that the command itself wrote is in the pipes now; a child that holds them open is not waited for.
     drain(&mut stdout, &mut output.stdout);
     drain(&mut stderr, &mut output.stderr);
-    outcome(order, &exited, output)
+    outcome(&order, &exited, output)
 }
 
 /// A program that is not there is the caller's mistake, and no word about the container.
-fn begun(error: &RequestError) -> Fault {
+fn refused(error: &RequestError) -> Fault {
     if error.stage() == Some("start") { fault(Kind::Invalid, error) } else { asked(error) }
 }
 
@@ -118,46 +248,17 @@ fn outcome(
         let message = format!("exec {command:?}: {}", exited.start_error);
         return Err(Fault::new(Kind::Invalid, message));
     }
-    output.code = if exited.signal == 0 { exited.code } else { 128 + exited.signal };
+    output.code = code(exited);
     Ok(output)
 }
 
-fn request(shim: &LiveShim, order: &ExecOrder, id: &ExecId, place: &ExecPlace) -> v1::Exec {
-    let node = &shim.node;
-    let container = &order.container.id;
-    let job = v1::ExecJob {
-        container_id: container.to_string(),
-        bundle: text(&node.places.bundle(container)),
-        pid: order.pid,
-        args: order.command.clone(),
-        tty: false,
-        seccomp_cache: node.places.seccomp(),
-        cgroups: node.cgroups.exec_dirs(place),
-        env: Vec::new(),
-        cwd: String::new(),
-    };
-    let timeout = order.timeout.map_or(0, |t| u64::try_from(t.as_millis()).unwrap_or(u64::MAX));
-    v1::Exec {
-        exec_id: id.to_string(),
-        container_id: container.to_string(),
-        job: job.encode_to_vec(),
-        timeout_ms: timeout,
-        tied: true,
-        ..v1::Exec::default()
-    }
+/// As a shell tells it.
+pub(super) fn code(exited: &v1::ExecExited) -> i32 {
+    if exited.signal == 0 { exited.code } else { 128 + exited.signal }
 }
 
-/// The command's cgroup goes; the answer does not wait for it.
-fn release(node: &Node, place: ExecPlace) {
-    let node = node.clone();
-    tokio::task::spawn_blocking(move || {
-        if let Err(error) = node.cgroups.release_exec(&place) {
-            tracing::debug!("{}", engine::record::chain(&error));
-        }
-    });
-}
-
-fn pipe() -> Result<(pipe::Receiver, OwnedFd), Fault> {
+/// A pipe of which we read.
+pub(super) fn pipe() -> Result<(pipe::Receiver, OwnedFd), Fault> {
     let (ours, theirs) = io::pipe().map_err(|e| io_fault("pipe", &e))?;
     let ours = pipe::Receiver::from_owned_fd(ours.into()).map_err(|e| io_fault("pipe", &e))?;
     Ok((ours, theirs.into()))
@@ -183,6 +284,6 @@ fn keep(to: &mut Vec<u8>, bytes: &[u8]) {
     to.extend_from_slice(bytes.get(..room).unwrap_or_default());
 }
 
-fn io_fault(what: &str, error: &io::Error) -> Fault {
+pub(super) fn io_fault(what: &str, error: &io::Error) -> Fault {
     Fault::new(Kind::Internal, format!("{what}: {error}"))
 }

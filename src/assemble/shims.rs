@@ -13,15 +13,16 @@ use engine::world::{Ends, OpenOrder, Session, Shim, ShimEvent, ShimEvents, Shims
 use host::seal::{self, Sealed};
 use host::shim::{Client, ConnectError, Event, RequestError};
 use host::spawn::{ShimProcess, SpawnShim};
-use names::{ContainerId, ExecId, Kind, SandboxId};
+use names::{ContainerId, Kind, SandboxId};
 use pod::config::NamespaceMode;
 use pod::step::Fault;
 use pod::{Container, Exit, Sandbox, Time, User, plan};
 use prost::Message;
-use tokio::sync::{mpsc, oneshot};
+use tokio::sync::mpsc;
 use tracing::{debug, warn};
 use wire::v1;
 
+use super::exec::Execs;
 use super::host::pod_cgroup;
 use super::place::text;
 use super::{Node, blocking, fault};
@@ -68,28 +69,10 @@ pub(crate) struct LiveShim {
     process: (i32, u64),
     /// Closed without a commit, it ends the shim.
     birth: Mutex<Option<OwnedFd>>,
-    execs: Mutex<HashMap<ExecId, oneshot::Sender<v1::ExecExited>>>,
+    pub(super) execs: Execs,
 }
 
 impl LiveShim {
-    /// Where the end of an exec will be told. To be asked before the exec is begun.
-    pub(super) fn await_exec(&self, id: &ExecId) -> oneshot::Receiver<v1::ExecExited> {
-        let (sender, receiver) = oneshot::channel();
-        self.with_execs(|execs| execs.insert(id.clone(), sender));
-        receiver
-    }
-
-    pub(super) fn forget_exec(&self, id: &ExecId) {
-        self.with_execs(|execs| execs.remove(id));
-    }
-
-    fn with_execs<T>(
-        &self,
-        work: impl FnOnce(&mut HashMap<ExecId, oneshot::Sender<v1::ExecExited>>) -> T,
-    ) -> T {
-        work(&mut self.execs.lock().unwrap_or_else(PoisonError::into_inner))
-    }
-
     fn tell(&self, event: Event, events: &ShimEvents) -> Ended {
         match event {
             Event::Exited(exited) => {
@@ -100,11 +83,7 @@ impl LiveShim {
                 Ended::No
             }
             Event::ExecExited(exited) => {
-                let id: Option<ExecId> = exited.exec_id.parse().ok();
-                if let Some(waiting) = id.and_then(|id| self.with_execs(|e| e.remove(&id))) {
-                    // Its caller may have gone.
-                    drop(waiting.send(exited));
-                }
+                self.execs.tell(exited);
                 Ended::No
             }
             Event::Gone(why) => {
@@ -127,7 +106,9 @@ impl Shims for Node {
     async fn spawn(&self, sandbox: &Sandbox, events: ShimEvents) -> Result<Arc<LiveShim>, Fault> {
         let (node, id) = (self.clone(), sandbox.id.clone());
         let cgroup = pod_cgroup(sandbox)?;
+        let pod = cgroup.clone();
         let (process, birth) = blocking(move || spawn(&node, &id, &cgroup)).await?;
+        self.cgroups.adopt(&pod, process.pid()).await.map_err(|e| fault(e.kind(), &e))?;
         let (client, _, told) =
             connect(self, &sandbox.id).await.map_err(|e| fault(e.kind(), &e))?;
         Ok(keep(self, sandbox, client, process, Some(birth), (told, events)))
@@ -186,7 +167,7 @@ fn spawn(
         .append(true)
         .open(node.places.exits(id))
         .map_err(io("make the exit file in"))?;
-    let place = node.cgroups.open_place(&cgroup.shim()).map_err(|e| fault(e.kind(), &e))?;
+    let place = node.cgroups.shim_place(cgroup).map_err(|e| fault(e.kind(), &e))?;
     let process = host::spawn::spawn_shim(&SpawnShim {
         program: node.programs.sealed.shim.as_fd(),
         sandbox: id,
@@ -235,7 +216,7 @@ fn keep(
         sandbox: sandbox.id.clone(),
         process: (process.pid(), process.started()),
         birth: Mutex::new(birth),
-        execs: Mutex::default(),
+        execs: Execs::default(),
     });
     node.shims.with(|shims| shims.insert(sandbox.id.clone(), shim.clone()));
     tokio::spawn(watch(shim.clone(), process, sandbox.clone(), told, events));
@@ -255,7 +236,7 @@ async fn watch(
             break;
         }
     }
-    shim.with_execs(HashMap::clear);
+    shim.execs.clear();
     let node = shim.node.clone();
     node.shims.with(|shims| {
         if shims.get(&sandbox.id).is_some_and(|held| Arc::ptr_eq(held, &shim)) {
@@ -361,12 +342,12 @@ impl Shim for LiveShim {
         super::exec::run(self, sandbox, order).await
     }
 
-    async fn open(&self, _: &Sandbox, _: OpenOrder) -> Result<Session, Fault> {
-        Err(Fault::new(Kind::Unsupported, "Exec is not there yet"))
+    async fn open(&self, sandbox: &Sandbox, order: OpenOrder) -> Result<Session, Fault> {
+        super::session::open(self, sandbox, order).await
     }
 
-    async fn attach(&self, _: &Container, _: Ends) -> Result<Session, Fault> {
-        Err(Fault::new(Kind::Unsupported, "Attach is not there yet"))
+    async fn attach(&self, container: &Container, ends: Ends) -> Result<Session, Fault> {
+        super::session::attach(self, container, ends).await
     }
 
     async fn reopen_log(&self, id: &ContainerId) -> Result<(), Fault> {

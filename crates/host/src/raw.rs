@@ -138,6 +138,14 @@ pub(crate) fn watch(fd: OwnedFd, interest: Interest) -> io::Result<AsyncFd<Owned
     Ok(unsafe { AsyncFd::register_with_interest(fd, interest) }?)
 }
 
+/// Sets the size of a terminal, in characters.
+pub(crate) fn resize(terminal: BorrowedFd<'_>, width: u16, height: u16) -> io::Result<()> {
+    let size = libc::winsize { ws_row: height, ws_col: width, ws_xpixel: 0, ws_ypixel: 0 };
+    // SAFETY: the request reads one winsize, which lives until the call returns.
+    let result = unsafe { libc::ioctl(terminal.as_raw_fd(), libc::TIOCSWINSZ, &raw const size) };
+    checked(result.into()).map(drop)
+}
+
 /// Opens a path relative to a directory.
 pub(crate) fn open_at<P: ?Sized + NixPath>(
     dir: Option<BorrowedFd<'_>>,

@@ -14,6 +14,7 @@
 
 mod connection;
 mod request;
+mod terminal;
 
 use std::io;
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
@@ -29,7 +30,8 @@ use tokio::sync::mpsc;
 use tokio::time::{Instant, sleep, timeout_at};
 
 pub use connection::Event;
-pub use request::{ExecStdio, Namespaces, RequestError};
+pub use request::{ExecStdio, Joined, Joining, Namespaces, RequestError};
+pub use terminal::Master;
 pub use wire::v1;
 
 use crate::raw;

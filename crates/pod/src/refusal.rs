@@ -2,6 +2,9 @@
 
 use names::{ContainerId, Kind, SandboxId};
 
+/// The field that names a container to be looked into.
+const TARGET: &str = "config.linux.security_context.namespace_options.target_id";
+
 /// A command that does not fit the phase.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum Refusal {
@@ -50,6 +53,17 @@ pub enum Refusal {
     /// Ended first, removed then.
     #[error("container {0} is still up")]
     ContainerUp(ContainerId),
+    /// The container whose PID namespace is to be joined is in another sandbox, or nowhere.
+    #[error("{TARGET}: container {0} does not exist in this sandbox")]
+    NoTarget(ContainerId),
+    /// Its processes are to be seen, and there are none.
+    #[error("{TARGET}: container {id} is {phase}, not running")]
+    TargetNotRunning {
+        /// Which.
+        id: ContainerId,
+        /// Where it stands.
+        phase: &'static str,
+    },
     /// A privileged container needs a privileged sandbox.
     #[error("config.linux.security_context.privileged: sandbox {0} is not privileged")]
     SandboxNotPrivileged(SandboxId),
@@ -59,7 +73,7 @@ impl Refusal {
     /// What kind of error this is to the caller.
     pub fn kind(&self) -> Kind {
         match self {
-            Self::NoContainer(_) => Kind::NotFound,
+            Self::NoContainer(_) | Self::NoTarget(_) => Kind::NotFound,
             Self::NameTaken { .. } => Kind::AlreadyExists,
             Self::SandboxNotPrivileged(_) => Kind::Invalid,
             Self::NotReady(_)
@@ -67,6 +81,7 @@ impl Refusal {
             | Self::BeingRemoved(_)
             | Self::NotCreated { .. }
             | Self::NotRunning { .. }
+            | Self::TargetNotRunning { .. }
             | Self::SandboxUp(_)
             | Self::ContainerUp(_)
             | Self::NameOver(_) => Kind::Refused,

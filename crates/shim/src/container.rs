@@ -14,6 +14,7 @@ use std::os::fd::AsRawFd;
 use wire::v1::{Born, ContainerState, Created, Exited};
 use wire::{Decoder, Outbox};
 
+use crate::line::Stream;
 use crate::output::Output;
 
 /// A request to be answered, and the connection that it came on.
@@ -34,9 +35,9 @@ pub(crate) struct Container {
     pub(crate) terminal: bool,
     pub(crate) stdout: Option<Output>,
     pub(crate) stderr: Option<Output>,
-    /// The end that an attached client writes to; closing it would tell the process that there is no more.
-    #[expect(dead_code, reason = "held open only, until attach")]
+    /// The end that attached clients write to; closing it would tell the process that there is no more.
     pub(crate) stdin: Option<OwnedFd>,
+    pub(crate) input: Input,
     pub(crate) start: Option<StartPipe>,
     pub(crate) start_error: Option<String>,
     pub(crate) log: Log,
@@ -64,6 +65,17 @@ pub(crate) enum Phase {
     Leaving,
 }
 
+/// What becomes of a container's input.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Input {
+    /// It has none.
+    None,
+    /// It ends with the first client that is given it.
+    Once,
+    /// It stays open for the next client.
+    Kept,
+}
+
 #[derive(Debug, PartialEq, Eq)]
 pub(crate) enum Log {
     /// Output is thrown away.
@@ -84,8 +96,6 @@ pub(crate) struct Exec {
     pub(crate) tied: bool,
     pub(crate) timed_out: bool,
     pub(crate) start: Option<StartPipe>,
-    /// Held for [`wire::v1::Resize`] while the connection lives: the terminal hangs up when the daemon has gone.
-    pub(crate) terminal: Option<OwnedFd>,
 }
 
 /// A launch that has not answered.
@@ -125,6 +135,13 @@ impl Container {
             Phase::Launching | Phase::Created | Phase::Starting(_) | Phase::Running => {
                 self.born.as_ref().map(|born| Pid::from_raw(born.pid))
             }
+        }
+    }
+
+    pub(crate) fn output(&mut self, stream: Stream) -> &mut Option<Output> {
+        match stream {
+            Stream::Stdout => &mut self.stdout,
+            Stream::Stderr => &mut self.stderr,
         }
     }
 

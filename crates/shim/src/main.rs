@@ -12,7 +12,8 @@
 //! empty environment; the argument is for those who read a list of processes.
 //!
 //! * `pod`: the main loop and all that it owns, one file per duty;
-//! * `container`: what is held of a container, an exec, a launch; `namespaces`, `output`: of the pod, of a stream;
+//! * `container`: what is held of a container, an exec, a launch; `attach`: of a client; `namespaces`, `output`: of the
+//!   pod, of a stream;
 //! * `line`: the CRI log format (pure); `log`: the second thread; `sysctl`: names as paths (pure); `tree`: killing;
 //! * `raw`: the fence, with what runs between fork and exec, and the built-in init of a shared PID namespace.
 //!
@@ -26,10 +27,16 @@
 //! * A container's share of the log queue is bounded; over it, its pipe is not read until the disk has caught up.
 //! * Measured (musl, `shim` profile): 44 KiB of its own memory fresh, 72 with a container, 76 after 100 execs and 15 MB of
 //!   logs; ten side by side are 95 KiB PSS each, fresh. Batches of records are mapped and unmapped for that (`output`).
-//! * A terminal of an exec is held beside the daemon's only while the connection lives.
+//! * A terminal of an exec belongs to the daemon alone, so that it hangs up when the daemon lets it go or dies.
+//! * An input for one client (`stdin_once`) is handed to the first, not copied: it ends with that client by itself.
+//! * A client that is full holds one stream, by one read, for ten seconds at most: a slow one gets through, a stuck one is
+//!   cut. Once the container has ended nobody is held: the rest of its pipe waits here for the client, so that the log, the
+//!   exit and the removal do not. Reads are copied to each client: the bytes are in hand for the log, and tee would save
+//!   one copy of two while it needs a pipe on both sides, which a terminal is not.
 
 #![deny(clippy::wildcard_imports)]
 
+mod attach;
 mod container;
 mod failure;
 mod line;

@@ -152,7 +152,8 @@ fn explain(failed: Failed, names: &[String]) -> Failure {
     }
 }
 
-fn namespace(pid: Pid, kind: &str) -> Result<OwnedFd, Failure> {
+/// One of a process's.
+pub(crate) fn namespace(pid: Pid, kind: &str) -> Result<OwnedFd, Failure> {
     let path = format!("/proc/{pid}/ns/{kind}");
     let opened = File::open(&path).map(OwnedFd::from);
     opened.map_err(|error| failure(Kind::Internal, STAGE, format_args!("opening {path}: {error}")))

@@ -12,10 +12,12 @@ use crate::poll::{Poll, Token};
 
 /// How much one read takes.
 pub(crate) const READ: usize = 8 << 10;
+/// The same while a client is attached: all that a pipe of the usual size holds.
+pub(crate) const WIDE: usize = 64 << 10;
 /// Batches longer than this are given so much room that the allocator maps them, and unmaps them when they are written: it
 /// keeps what it has once cut into smaller pieces.
 const SMALL: usize = 2 << 10;
-const MAPPED: usize = 132 << 10;
+pub(crate) const MAPPED: usize = 132 << 10;
 
 /// One stream of a container.
 #[derive(Debug)]
@@ -28,13 +30,12 @@ pub(crate) struct Output {
 }
 
 /// What a read found.
-#[derive(Debug)]
-pub(crate) enum Piece {
-    /// Records; possibly none, when no line is complete.
-    Records(Vec<u8>),
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Found {
+    /// So many bytes.
+    Bytes(usize),
     Nothing,
-    /// The end, and the records before it.
-    End(Vec<u8>),
+    End,
 }
 
 /// Nanoseconds since the epoch.
@@ -66,27 +67,24 @@ impl Output {
         self.fd.as_fd()
     }
 
-    /// Reads once. Without a log the bytes are thrown away.
-    pub(crate) fn read(&mut self, buffer: &mut [u8], logged: bool) -> Piece {
-        let count = match read(self.fd.as_raw_fd(), buffer) {
-            Ok(count) => count,
-            Err(Errno::EAGAIN | Errno::EINTR) => return Piece::Nothing,
+    /// Reads once.
+    pub(crate) fn read(&self, buffer: &mut [u8]) -> Found {
+        match read(self.fd.as_raw_fd(), buffer) {
+            Ok(count @ 1..) => Found::Bytes(count),
+            Err(Errno::EAGAIN | Errno::EINTR) => Found::Nothing,
             // EIO: the last process has let go of the terminal.
-            Err(_) => 0,
-        };
-        let mut records = Vec::new();
+            Ok(0) | Err(_) => Found::End,
+        }
+    }
+
+    /// The records that these bytes complete; possibly none.
+    pub(crate) fn records(&mut self, bytes: &[u8]) -> Vec<u8> {
         let prefix = Prefix::new(since_epoch(), self.stream);
-        if count == 0 {
-            self.splitter.finish(&prefix, &mut records);
-            return Piece::End(records);
-        }
-        if logged {
-            let bytes = buffer.get(..count).unwrap_or_default();
-            let most = self.splitter.most(bytes, &prefix);
-            records.reserve_exact(if most > SMALL { most.max(MAPPED) } else { most });
-            self.splitter.push(bytes, &prefix, &mut records);
-        }
-        Piece::Records(records)
+        let most = self.splitter.most(bytes, &prefix);
+        let mut records = Vec::new();
+        records.reserve_exact(if most > SMALL { most.max(MAPPED) } else { most });
+        self.splitter.push(bytes, &prefix, &mut records);
+        records
     }
 
     /// Stops to wait for it, and so to read it: its process will block.
@@ -111,7 +109,8 @@ impl Output {
             poll.forget(&self.fd);
         }
     }
-    /// Lets go of a stream whose end has not come.
+
+    /// Lets go of a stream, whether or not its end has come: what is left without a newline.
     pub(crate) fn finish(mut self, poll: &Poll) -> Vec<u8> {
         let mut records = Vec::new();
         let prefix = Prefix::new(since_epoch(), self.stream);

@@ -1,5 +1,6 @@
 //! The main loop: it owns everything the shim holds, and never waits for anything but the poll.
 
+mod attach;
 mod connection;
 mod create;
 mod ending;
@@ -19,7 +20,9 @@ use nix::sys::signal::{SigSet, Signal};
 use nix::sys::signalfd::{SfdFlags, SignalFd};
 use wire::v1::Exited;
 
+use crate::attach::Attacher;
 use crate::container::{Container, Exec, Launch};
+use crate::line::Stream;
 use crate::log::Logs;
 use crate::namespaces::Namespaces;
 use crate::poll::{Poll, Token};
@@ -56,6 +59,9 @@ pub(crate) struct Pod {
     containers: Vec<Container>,
     execs: Vec<Exec>,
     launches: Vec<Launch>,
+    attachers: Vec<Attacher>,
+    /// What is read into while there are attachers; empty else.
+    wide: Vec<u8>,
     numbers: u32,
     /// A child may be waiting to be reaped.
     reap: bool,
@@ -96,6 +102,8 @@ impl Pod {
             containers: Vec::new(),
             execs: Vec::new(),
             launches: Vec::new(),
+            attachers: Vec::new(),
+            wide: Vec::new(),
             numbers: 0,
             reap: false,
             unrecorded: Vec::new(),
@@ -125,10 +133,12 @@ impl Pod {
             }
             Token::LogDone => self.logged(),
             Token::Launch(number) => self.hear(number),
-            Token::Stdout(number) | Token::Stderr(number) => {
-                self.read_output(number, token);
-            }
+            Token::Stdout(number) => drop(self.read_output(number, Stream::Stdout)),
+            Token::Stderr(number) => drop(self.read_output(number, Stream::Stderr)),
             Token::Start(number) => self.start_news(number),
+            Token::Session(number) => self.session_news(number),
+            Token::TapOut(number) => self.tap_ready(number, Stream::Stdout),
+            Token::TapErr(number) => self.tap_ready(number, Stream::Stderr),
         }
     }
 
@@ -162,7 +172,8 @@ impl Pod {
         let exits = self.containers.iter().filter_map(|container| container.telling);
         let ending = self.ending.as_ref().map(Ending::next);
         let record = (!self.unrecorded.is_empty()).then(|| Instant::now() + RECORD_AGAIN);
-        launches.chain(execs).chain(exits).chain(ending).chain(record).min()
+        let all = launches.chain(execs).chain(exits).chain(ending).chain(record);
+        all.chain(self.next_cut()).min()
     }
 
     fn expire(&mut self) {
@@ -183,6 +194,7 @@ impl Pod {
         for number in exits {
             self.tell_exit(number);
         }
+        self.cut(now);
     }
 
     fn number(&mut self) -> u32 {

@@ -6,7 +6,8 @@ use std::time::Instant;
 use nix::errno::Errno;
 use nix::sys::epoll::{Epoll, EpollCreateFlags, EpollEvent, EpollFlags, EpollTimeout};
 
-/// Which of the shim's descriptors is ready. The number is that of a container, an exec or a launch.
+/// Which of the shim's descriptors is ready. The number is that of a container, an exec, a launch or a
+/// client.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Token {
     Listen,
@@ -18,6 +19,10 @@ pub(crate) enum Token {
     Stdout(u32),
     Stderr(u32),
     Start(u32),
+    /// Of an attached client.
+    Session(u32),
+    TapOut(u32),
+    TapErr(u32),
 }
 
 #[derive(Debug)]
@@ -37,6 +42,9 @@ impl Token {
             Self::Stdout(number) => (6, number),
             Self::Stderr(number) => (7, number),
             Self::Start(number) => (8, number),
+            Self::Session(number) => (9, number),
+            Self::TapOut(number) => (10, number),
+            Self::TapErr(number) => (11, number),
         };
         (kind << 32) | u64::from(number)
     }
@@ -53,6 +61,9 @@ impl Token {
             6 => Self::Stdout(number),
             7 => Self::Stderr(number),
             8 => Self::Start(number),
+            9 => Self::Session(number),
+            10 => Self::TapOut(number),
+            11 => Self::TapErr(number),
             _ => return None,
         })
     }
@@ -73,6 +84,16 @@ impl Poll {
     pub(crate) fn write<Fd: AsFd>(&self, fd: Fd, token: Token, wanted: bool) -> Result<(), Errno> {
         let flags = if wanted { EpollFlags::EPOLLOUT } else { EpollFlags::empty() };
         self.0.modify(fd, &mut EpollEvent::new(flags | EpollFlags::EPOLLIN, token.pack()))
+    }
+
+    /// Waits for room in a pipe.
+    pub(crate) fn room<Fd: AsFd>(&self, fd: Fd, token: Token) -> Result<(), Errno> {
+        self.0.add(fd, EpollEvent::new(EpollFlags::EPOLLOUT, token.pack()))
+    }
+
+    /// Waits for nothing any more but that the other end hangs up.
+    pub(crate) fn hang_up<Fd: AsFd>(&self, fd: Fd, token: Token) -> Result<(), Errno> {
+        self.0.modify(fd, &mut EpollEvent::new(EpollFlags::empty(), token.pack()))
     }
 
     /// A descriptor that somebody else holds too stays in an epoll set although it is closed here.
@@ -108,6 +129,9 @@ mod tests {
             Token::Stdout(0),
             Token::Stderr(7),
             Token::Start(1 << 31),
+            Token::Session(1),
+            Token::TapOut(2),
+            Token::TapErr(3),
         ];
         for token in all {
             assert_eq!(Token::unpack(token.pack()), Some(token));

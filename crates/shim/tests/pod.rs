@@ -2,6 +2,9 @@
 #![expect(unsafe_code, reason = "descriptors are put into place between fork and exec")]
 
 #[cfg(test)]
+#[path = "pod/attach.rs"]
+mod attach;
+#[cfg(test)]
 #[path = "pod/container.rs"]
 mod container;
 #[cfg(test)]

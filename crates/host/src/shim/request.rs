@@ -86,6 +86,30 @@ pub struct ExecStdio {
     pub stderr: Option<OwnedFd>,
 }
 
+/// A client's ends, for the shim to write to.
+#[derive(Debug)]
+pub struct Joining {
+    /// Its input is wanted.
+    pub stdin: bool,
+    /// The writing end of a pipe.
+    pub stdout: Option<OwnedFd>,
+    /// The writing end of a pipe; never with a terminal.
+    pub stderr: Option<OwnedFd>,
+    /// The shim's end of the session's socket.
+    pub session: OwnedFd,
+}
+
+/// What a client that has joined was given.
+#[derive(Debug)]
+pub struct Joined {
+    /// The container has a terminal.
+    pub tty: bool,
+    /// What it may write to is `end`.
+    pub stdin: bool,
+    /// The master of the terminal, to be written to and sized, never read; else the writing end of the input.
+    pub end: Option<OwnedFd>,
+}
+
 impl Client {
     /// Gives the shim the launch program that it shall use from now on; tells what it holds. [`Client::connect`] does this.
     pub async fn hello(&self, launch: BorrowedFd<'_>) -> Result<v1::State, RequestError> {
@@ -147,20 +171,21 @@ impl Client {
         self.do_it(Body::Signal(v1::Signal { container_id, signal }), Vec::new()).await
     }
 
-    /// Starts a further process in a container, and tells its pid. Its end comes as an event.
+    /// Starts a further process in a container, and gives its pid and the master of its terminal, if it has one. Its end comes
+    /// as an event.
     pub async fn exec(
         &self,
         mut request: v1::Exec,
         stdio: ExecStdio,
         cgroup: Option<OwnedFd>,
-    ) -> Result<i32, RequestError> {
+    ) -> Result<(i32, Option<OwnedFd>), RequestError> {
         request.stdin = stdio.stdin.is_some();
         request.stdout = stdio.stdout.is_some();
         request.stderr = stdio.stderr.is_some();
         request.no_cgroup_fd = cgroup.is_none();
         let fds = [stdio.stdin, stdio.stdout, stdio.stderr, cgroup].into_iter().flatten().collect();
         match self.ask(Body::Exec(request), fds).await? {
-            (Body::ExecStarted(started), _) => Ok(started.pid),
+            (Body::ExecStarted(started), mut fds) => Ok((started.pid, fds.pop())),
             _ => Err(RequestError::Unexpected),
         }
     }
@@ -177,16 +202,35 @@ impl Client {
         self.do_it(Body::ReopenLog(request), Vec::new()).await
     }
 
-    /// Sizes the terminal of a container, or of an exec in it.
+    /// Joins a client to a container's main process, until one of them closes the session's socket.
+    pub async fn attach(
+        &self,
+        container: &ContainerId,
+        joining: Joining,
+    ) -> Result<Joined, RequestError> {
+        let request = v1::Attach {
+            container_id: container.to_string(),
+            stdin: joining.stdin,
+            stdout: joining.stdout.is_some(),
+            stderr: joining.stderr.is_some(),
+        };
+        let fds = [joining.stdout, joining.stderr, Some(joining.session)];
+        match self.ask(Body::Attach(request), fds.into_iter().flatten().collect()).await? {
+            (Body::Attached(told), mut fds) => {
+                Ok(Joined { tty: told.tty, stdin: told.stdin, end: fds.pop() })
+            }
+            _ => Err(RequestError::Unexpected),
+        }
+    }
+
+    /// Sizes the terminal of a container. That of an exec is sized by who has it.
     pub async fn resize(
         &self,
         container: &ContainerId,
-        exec: Option<&ExecId>,
         (width, height): (u32, u32),
     ) -> Result<(), RequestError> {
         let container_id = container.to_string();
-        let exec_id = exec.map(ToString::to_string).unwrap_or_default();
-        let request = v1::Resize { container_id, exec_id, width, height };
+        let request = v1::Resize { container_id, width, height, ..v1::Resize::default() };
         self.do_it(Body::Resize(request), Vec::new()).await
     }
 

@@ -16,11 +16,22 @@ pub(super) fn create(pod: &Pod, new: Container) -> Result<Step, Refusal> {
     if new.config.security.privileged && !pod.sandbox.config.security.privileged {
         return Err(Refusal::SandboxNotPrivileged(pod.sandbox.id.clone()));
     }
+    target(pod, &new)?;
     let id = new.id.clone();
     let mut step = Step::still(pod);
     step.pod.containers.insert(id.clone(), Arc::new(new));
     step.subject = Some(id.clone());
     Ok(step.effect(Effect::CreateContainer(id.clone())).wait(Wait::Created(id)))
+}
+
+/// Whoever is to share a container's PID namespace finds it running.
+fn target(pod: &Pod, new: &Container) -> Result<(), Refusal> {
+    let Some(id) = &new.config.security.namespaces.target else { return Ok(()) };
+    match pod.containers.get(id).map(|target| &target.phase) {
+        Some(ContainerPhase::Running { .. }) => Ok(()),
+        Some(phase) => Err(Refusal::TargetNotRunning { id: id.clone(), phase: name(phase) }),
+        None => Err(Refusal::NoTarget(id.clone())),
+    }
 }
 
 /// The same container asked for again: the caller gets the one there is.

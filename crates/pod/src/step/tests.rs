@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use crate::config::{ContainerConfig, ContainerSecurity, ImageSpec, Resources, SandboxConfig};
-use crate::config::{Namespaces, SandboxSecurity, Stdio};
+use crate::config::{NamespaceMode, Namespaces, SandboxSecurity, Stdio};
 use crate::step::{Fault, Outcome, Wait, begin, step};
 use crate::{
     Claim, Command, Container, ContainerPhase, Effect, Event, Exit, Input, Plan, Pod, Ready,
@@ -279,6 +279,32 @@ fn a_privileged_container_needs_a_privileged_sandbox() {
     let refusal =
         step(&pod, Input::Command(Command::Create(Box::new(asked))), Time(1)).unwrap_err();
     assert_eq!(refusal.kind(), Kind::Invalid);
+}
+
+#[test]
+fn who_looks_into_a_container_finds_it_running_in_the_same_sandbox() {
+    let ask = |phase: Option<ContainerPhase>| {
+        let pod = pod(SandboxPhase::Ready(Ready::default()), phase);
+        let mut debug = container(ContainerPhase::Creating);
+        debug.id = ContainerId::from_random([3; 32]);
+        debug.config.name.name = "debug".into();
+        debug.config.security.namespaces.pid = NamespaceMode::Target;
+        debug.config.security.namespaces.target = Some(container_id());
+        step(&pod, Input::Command(Command::Create(Box::new(debug))), Time(1))
+    };
+    for phase in container_phases() {
+        let running = matches!(phase, ContainerPhase::Running { .. });
+        match ask(Some(phase)) {
+            Ok(_) => assert!(running),
+            Err(refusal) => {
+                assert!(!running);
+                assert_eq!(refusal.kind(), Kind::Refused);
+                let text = refusal.to_string();
+                assert!(text.contains("target_id") && text.contains(container_id().as_str()));
+            }
+        }
+    }
+    assert_eq!(ask(None).unwrap_err().kind(), Kind::NotFound);
 }
 
 #[test]

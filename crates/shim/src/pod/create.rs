@@ -13,13 +13,13 @@ use wire::v1::{Born, Create, Failure};
 use super::Pod;
 use super::launch::{Job, Start, or};
 use super::start::set_nonblocking;
-use crate::container::{Container, Log, Phase, StartPipe, Ticket};
+use crate::container::{Container, Input, Log, Phase, StartPipe, Ticket};
 use crate::failure::{At, failure};
 use crate::line::Stream;
-use crate::log;
 use crate::output::Output;
 use crate::poll::Token;
 use crate::raw;
+use crate::{log, namespaces};
 
 const STAGE: &str = "create";
 /// Without a deadline of the daemon's.
@@ -52,6 +52,7 @@ impl Pod {
         }
         let place = Place::decode(request.job.as_slice());
         let place = place.map_err(|_| failure(Kind::Invalid, STAGE, "a job that is none"))?;
+        let pid_namespace = self.target(&request.target_container_id)?;
         let number = self.number();
         let (mut container, theirs) = self.prepare(number, &request, ticket)?;
         container.bundle = place.bundle;
@@ -70,6 +71,7 @@ impl Pod {
             stdio: [&theirs.stdin, &theirs.stdout, &theirs.stderr].map(|fd| or(fd.as_ref(), &null)),
             pipe: start_theirs.as_fd(),
             cgroup: fds.into_iter().next().filter(|_| !request.no_cgroup_fd),
+            pid_namespace,
             limit: Some(limit),
         });
         if launched.is_err() {
@@ -78,6 +80,24 @@ impl Pod {
             self.open_log(number, request.log_path);
         }
         launched
+    }
+
+    /// The PID namespace of a container that runs. It has not been reaped, so that its pid is its own.
+    fn target(&mut self, id: &str) -> Result<Option<OwnedFd>, Failure> {
+        if id.is_empty() {
+            return Ok(None);
+        }
+        let refused = |what: &str| {
+            Err(failure(Kind::Refused, STAGE, format_args!("the target container {id} {what}")))
+        };
+        let Some(container) = self.container_by_id(id) else { return refused("does not exist") };
+        let running = container.alive().filter(|_| container.started_at.is_some());
+        let Some(pid) = running else { return refused("is not running") };
+        match namespaces::namespace(pid, "pid") {
+            Ok(found) => Ok(Some(found)),
+            // It has just ended, and is about to be reaped.
+            Err(_) => refused("is not running"),
+        }
     }
 
     fn prepare(
@@ -112,6 +132,11 @@ impl Pod {
             stdout,
             stderr,
             stdin,
+            input: match (request.stdin, request.stdin_once) {
+                (false, _) => Input::None,
+                (true, true) => Input::Once,
+                (true, false) => Input::Kept,
+            },
             start: None,
             start_error: None,
             log: if request.log_path.is_empty() { Log::None } else { Log::Opening },

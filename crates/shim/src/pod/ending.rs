@@ -16,12 +16,16 @@ use crate::tree;
 const LIMIT: Duration = Duration::from_secs(8);
 /// A child may have been born while we looked.
 const AGAIN: Duration = Duration::from_millis(50);
+/// Attached clients hold up the end of the pod no longer.
+const SESSIONS: Duration = Duration::from_secs(1);
 
 #[derive(Debug)]
 pub(super) struct Ending {
     ticket: Option<Ticket>,
     limit: Instant,
     next: Instant,
+    /// Until then what attached clients have not taken waits for them.
+    sessions: Instant,
 }
 
 // === impl Ending ===
@@ -36,7 +40,10 @@ impl Pod {
     /// Begins to end.
     pub(super) fn end(&mut self, ticket: Option<Ticket>) {
         let now = Instant::now();
-        self.ending.get_or_insert(Ending { ticket, limit: now + LIMIT, next: now });
+        self.ending.get_or_insert({
+            let (limit, sessions) = (now + LIMIT, now + SESSIONS);
+            Ending { ticket, limit, next: now, sessions }
+        });
         let launches: Vec<u32> = self.launches.iter().map(|launch| launch.number).collect();
         for number in launches {
             self.kill_launch(number, "the pod ends");
@@ -49,7 +56,7 @@ impl Pod {
 
     pub(super) fn go_on_ending(&mut self) {
         let Some(ending) = &mut self.ending else { return };
-        let (now, limit) = (Instant::now(), ending.limit);
+        let (now, limit, sessions) = (Instant::now(), ending.limit, ending.sessions);
         ending.next = now + AGAIN;
         let children = tree::children();
         for pid in &children {
@@ -63,8 +70,12 @@ impl Pod {
                 self.bury(number);
             }
         }
+        if now >= sessions {
+            self.cut_all();
+        }
         let clean = children.is_empty() && self.containers.is_empty();
-        if clean || now >= limit {
+        if (clean && self.attachers.is_empty()) || now >= limit {
+            self.cut_all();
             self.finish_ending(clean);
         }
     }

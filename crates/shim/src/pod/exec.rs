@@ -55,7 +55,6 @@ impl Pod {
             tied: request.tied,
             timed_out: false,
             start: Some(StartPipe::new(start)),
-            terminal: None,
         });
         let launched = self.launch(Start {
             number,
@@ -63,6 +62,7 @@ impl Pod {
             stdio: stdio.each_ref().map(|fd| or(fd.as_ref(), &null)),
             pipe: start_theirs.as_fd(),
             cgroup,
+            pid_namespace: None,
             limit: None,
         });
         if launched.is_err() {
@@ -81,7 +81,6 @@ impl Pod {
         match result {
             Ok((born, terminal)) => {
                 exec.pid = Some(Pid::from_raw(born.pid));
-                exec.terminal = terminal.as_ref().and_then(|fd| raw::duplicate(fd).ok());
                 if let Some(pipe) = &exec.start {
                     self.poll.read(&pipe.fd, Token::Start(number)).ok();
                 }
@@ -137,11 +136,8 @@ impl Pod {
         }
     }
 
-    /// Those that nobody would hear of any more are killed; terminals hang up.
+    /// Those that nobody would hear of any more are killed.
     pub(super) fn connection_ended(&mut self) {
-        for exec in &mut self.execs {
-            exec.terminal = None;
-        }
         let tied: Vec<u32> = self.execs.iter().filter(|e| e.tied).map(|e| e.number).collect();
         for number in tied {
             if self.exec(number).is_some_and(|exec| exec.pid.is_none()) {

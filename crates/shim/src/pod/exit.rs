@@ -9,8 +9,8 @@ use wire::v1::envelope::Body;
 
 use super::Pod;
 use crate::container::Phase;
+use crate::line::Stream;
 use crate::output::now;
-use crate::poll::Token;
 use crate::raw::{self, Status};
 
 /// How long the telling of an exit waits until its log is written: who reads the log right after finds it whole, and a
@@ -70,8 +70,9 @@ impl Pod {
 
     fn container_ended(&mut self, number: u32, code: i32, signal: i32) {
         self.start_news(number);
-        self.drain(number);
-        let Some(container) = self.container(number) else { return };
+        let Some(container) = self.containers.iter_mut().find(|c| c.number == number) else {
+            return;
+        };
         let start_error = container.start_error.take().unwrap_or_default();
         let code = if start_error.is_empty() { code } else { START_ERROR };
         let id = container.id.clone();
@@ -80,6 +81,11 @@ impl Pod {
         if container.failed {
             return self.bury(number);
         }
+        // From now on no client holds it up: what one has not taken waits here.
+        container.outputs().for_each(|output| output.resume(&self.poll));
+        self.drain(number);
+        self.conclude_if_read(number);
+        let Some(container) = self.container(number) else { return };
         let written = container.in_flight == 0;
         container.telling = Instant::now().checked_add(LOG_GRACE);
         self.unrecorded.push(exited);
@@ -91,10 +97,10 @@ impl Pod {
 
     /// Reads what the process has written before it ended. What its children write later is logged, but not waited for.
     pub(super) fn drain(&mut self, number: u32) {
-        for token in [Token::Stdout(number), Token::Stderr(number)] {
+        for stream in [Stream::Stdout, Stream::Stderr] {
             // Bounded: a child that lives on may write for ever.
             for _ in 0..DRAIN {
-                if !self.read_output(number, token) {
+                if !self.read_output(number, stream) {
                     break;
                 }
             }

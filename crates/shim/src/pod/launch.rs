@@ -7,7 +7,7 @@ use nix::sys::socket::{AddressFamily, SockFlag, SockType, socketpair};
 use wire::v1::answer::Answer;
 use wire::v1::failure::Kind;
 use wire::v1::{self, Born, Failure};
-use wire::{CONTROL_FD, Decoder, Outbox, Received, START_FD, receive};
+use wire::{CONTROL_FD, Decoder, Outbox, PID_FD, Received, START_FD, receive};
 
 use super::Pod;
 use crate::container::Launch;
@@ -37,6 +37,8 @@ pub(super) struct Start<'a> {
     pub(super) stdio: [BorrowedFd<'a>; 3],
     pub(super) pipe: BorrowedFd<'a>,
     pub(super) cgroup: Option<OwnedFd>,
+    /// In place of the pod's own.
+    pub(super) pid_namespace: Option<OwnedFd>,
     pub(super) limit: Option<Duration>,
 }
 
@@ -51,6 +53,10 @@ impl Pod {
         let [stdin, stdout, stderr] = start.stdio;
         let mut fds = vec![(0, stdin), (1, stdout), (2, stderr), (CONTROL_FD, theirs.as_fd())];
         fds.extend(self.namespaces.iter().flat_map(Namespaces::for_launch));
+        if let Some(other) = &start.pid_namespace {
+            fds.retain(|(number, _)| *number != PID_FD);
+            fds.push((PID_FD, other.as_fd()));
+        }
         fds.push((START_FD, start.pipe));
         let mut outbox = Outbox::new(wire::frame::MAX_FRAME);
         outbox.push(&start.job, Vec::new()).at(STAGE, "giving the job")?;

@@ -8,42 +8,55 @@ use super::Pod;
 use super::request::no_container;
 use crate::container::{Log, Phase, Ticket};
 use crate::failure::failure;
+use crate::line::Stream;
 use crate::log::{Done, Job, What};
-use crate::output::{Output, Piece, READ};
-use crate::poll::Token;
+use crate::output::{Found, Output, READ, WIDE};
 
 /// What a container may have in the queue. Over it, the container is not read, and blocks when its pipe is full.
 const SHARE: usize = 256 << 10;
 
 impl Pod {
     /// Reads a stream once. Gives whether there may be more.
-    pub(super) fn read_output(&mut self, number: u32, token: Token) -> bool {
-        let mut buffer = [0; READ];
+    pub(super) fn read_output(&mut self, number: u32, stream: Stream) -> bool {
+        let mut narrow = [0; READ];
+        let mut wide = std::mem::take(&mut self.wide);
+        let more = match wide.get_mut(..WIDE) {
+            Some(buffer) => self.read_into(number, stream, buffer),
+            None => self.read_into(number, stream, &mut narrow),
+        };
+        self.wide = wide;
+        more
+    }
+
+    fn read_into(&mut self, number: u32, stream: Stream, buffer: &mut [u8]) -> bool {
         let Some(container) = self.containers.iter_mut().find(|c| c.number == number) else {
             return false;
         };
         let logged = matches!(container.log, Log::Opening | Log::Open);
-        let full = container.in_flight > SHARE;
-        let slot = match token {
-            Token::Stderr(_) => &mut container.stderr,
-            _ => &mut container.stdout,
-        };
+        let held = container.in_flight > SHARE
+            || container.alive().is_some()
+                && self.attachers.iter().any(|attacher| attacher.holds(number, stream));
+        let slot = container.output(stream);
         let Some(output) = slot.as_mut() else { return false };
-        if full {
+        if held {
             output.pause(&self.poll);
             return false;
         }
-        match output.read(&mut buffer, logged) {
-            Piece::Nothing => false,
-            Piece::Records(records) => {
+        match output.read(buffer) {
+            Found::Nothing => false,
+            Found::Bytes(count) => {
+                let bytes = buffer.get(..count).unwrap_or_default();
+                let records = if logged { output.records(bytes) } else { Vec::new() };
+                self.hand_on(number, stream, bytes);
                 self.write(number, records);
                 true
             }
-            Piece::End(records) => {
+            Found::End => {
                 if let Some(output) = slot.take() {
-                    output.close(&self.poll);
+                    let records = output.finish(&self.poll);
+                    self.write(number, records);
                 }
-                self.write(number, records);
+                self.stream_ended(number, stream);
                 false
             }
         }
@@ -97,6 +110,7 @@ impl Pod {
     /// The disk has caught up with a container that has ended: what waited for its log goes on.
     fn caught_up(&mut self, number: u32) {
         self.drain(number);
+        self.conclude_if_read(number);
         let Some(container) = self.container(number) else { return };
         let (telling, forgetting) = (container.telling, container.forgetting);
         match container.in_flight {
@@ -149,6 +163,7 @@ impl Pod {
         for output in outputs.into_iter().flatten() {
             self.finish(number, output);
         }
+        self.conclude(number);
         if logged {
             self.logs.submit(Job::Close(number));
         } else {

@@ -1,6 +1,6 @@
 //! One request, one answer: here or later.
 
-use std::os::fd::{AsFd, OwnedFd};
+use std::os::fd::OwnedFd;
 
 use nix::unistd::Pid;
 use wire::v1::envelope::Body;
@@ -52,6 +52,7 @@ impl Pod {
                 self.reopen_log(ticket, &request.container_id).map(|()| None)
             }
             Body::Resize(request) => self.resize(&request),
+            Body::Attach(request) => self.attach(&request, fds),
             Body::Forget(request) => Ok(self.forget(ticket, &request.container_id)),
             Body::Shutdown(_) => {
                 self.end(Some(ticket));
@@ -113,15 +114,14 @@ impl Pod {
         let none = || failure(Kind::NotFound, "resize", "no such terminal");
         let size = |n: u32| u16::try_from(n).unwrap_or(u16::MAX);
         let (width, height) = (size(request.width), size(request.height));
-        let terminal = if request.exec_id.is_empty() {
-            let container = self.container_by_id(&request.container_id).ok_or_else(no_container)?;
-            let output = container.stdout.as_ref().filter(|_| container.terminal);
-            output.ok_or_else(none)?.fd()
-        } else {
-            let exec = self.execs.iter().find(|exec| exec.id == request.exec_id);
-            exec.and_then(|exec| exec.terminal.as_ref()).ok_or_else(none)?.as_fd()
-        };
-        raw::resize(terminal, width, height).at("resize", "setting the size of the terminal")?;
+        if !request.exec_id.is_empty() {
+            // Whoever has the master of an exec's terminal sizes it.
+            return Err(none());
+        }
+        let container = self.container_by_id(&request.container_id).ok_or_else(no_container)?;
+        let terminal = container.stdout.as_ref().filter(|_| container.terminal);
+        raw::resize(terminal.ok_or_else(none)?.fd(), width, height)
+            .at("resize", "setting the size of the terminal")?;
         DONE
     }
 }

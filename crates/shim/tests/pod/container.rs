@@ -9,7 +9,7 @@ use wire::v1::failure::Kind;
 use wire::v1::{ReopenLog, Resize, Signal};
 
 use crate::exec::Cgroup;
-use crate::rig::{How, Log, Rig, pid_in, wait_until};
+use crate::rig::{How, Log, Rig, Stdin, exists, pid_in, wait_until};
 
 fn signal(id: &str, signal: i32) -> Body {
     Body::Signal(Signal { container_id: id.to_owned(), signal })
@@ -177,7 +177,7 @@ fn an_open_stdin_stays_open_and_a_closed_one_is_at_its_end() {
     let (rig, mut daemon) = Rig::committed();
     rig.run(&mut daemon, "closed", "cat; exit 5");
     assert_eq!(daemon.exited().code, 5);
-    let how = How { stdin: true, ..How::default() };
+    let how = How { stdin: Stdin::Kept, ..How::default() };
     let file = rig.path("pid");
     let script = format!("echo $$ > {}; exec cat", file.display());
     rig.create(&mut daemon, "open", &script, &how).unwrap();
@@ -197,7 +197,7 @@ fn a_container_that_was_never_started_is_killed_by_forget() {
     let (rig, mut daemon) = Rig::committed();
     let created = rig.create(&mut daemon, "c", "echo never", &How::default()).unwrap();
     daemon.forget("c");
-    assert!(!crate::rig::exists(created.pid));
+    assert!(!exists(created.pid));
     assert_eq!(rig.log("c"), "");
     daemon.forget("c");
     daemon.forget("absent");
@@ -213,4 +213,23 @@ fn a_container_is_born_in_its_cgroup() {
     let of = fs::read_to_string(format!("/proc/{}/cgroup", created.pid)).unwrap();
     assert!(of.contains(&cgroup.name()), "{of}");
     daemon.forget("c");
+}
+
+#[test]
+fn a_container_finds_the_pid_namespace_of_its_target_and_only_of_one_that_runs() {
+    let (rig, mut daemon) = Rig::committed();
+    let how = How { target: "one", ..How::default() };
+    let refused = rig.create(&mut daemon, "two", "true", &how).unwrap_err();
+    assert_eq!(refused.kind(), Kind::Refused);
+    let created = rig.create(&mut daemon, "one", "exec sleep 600", &How::default()).unwrap();
+    let refused = rig.create(&mut daemon, "two", "true", &how).unwrap_err();
+    assert!(refused.message.contains("one is not running"), "{refused:?}");
+    daemon.start("one").unwrap();
+    let script = format!("readlink /proc/self/fd/{}", wire::PID_FD);
+    rig.create(&mut daemon, "two", &script, &how).unwrap();
+    daemon.start("two").unwrap();
+    assert_eq!(daemon.exited().code, 0);
+    let theirs = fs::read_link(format!("/proc/{}/ns/pid", created.pid)).unwrap();
+    assert_eq!(rig.texts("two", "stdout"), [theirs.to_str().unwrap()]);
+    assert!(exists(created.pid), "the target does not notice");
 }

@@ -135,24 +135,25 @@ fn a_tied_exec_dies_with_the_connection_and_another_lives_on() {
 }
 
 #[test]
-fn a_terminal_of_an_exec_goes_to_the_daemon_and_hangs_up_when_it_is_gone() {
+fn a_terminal_of_an_exec_is_the_daemons_alone_and_hangs_up_with_it() {
     let (rig, mut daemon) = running();
-    let (pid, mut fds) =
-        daemon.exec(Exec { tty: true, ..request("t") }, "read x; stty size; read y", &[]);
+    let file = rig.path("hung");
+    let script =
+        format!("trap 'echo yes > {}; exit 3' HUP; while :; do sleep 0.05; done", file.display());
+    let (pid, fds) = daemon.exec(Exec { tty: true, ..request("t") }, &script, &[]);
     let resize = Resize { exec_id: "t".into(), width: 99, height: 11, ..Resize::default() };
-    daemon.done(Body::Resize(resize));
-    let mut master = File::from(fds.pop().unwrap());
-    master.write_all(b"\n").unwrap();
-    let mut seen = String::new();
-    while !seen.contains("11 99") {
-        let mut buffer = [0; 100];
-        let count = master.read(&mut buffer).unwrap();
-        seen.push_str(std::str::from_utf8(&buffer[..count]).unwrap());
-    }
-    drop(daemon);
-    drop(master);
-    wait_until("it has hung up", || !exists(pid));
-    drop(rig);
+    assert_eq!(daemon.refused(Body::Resize(resize)).kind(), Kind::NotFound);
+    wait_until("it has set its trap", || caught(pid) & 1 != 0);
+    drop(fds);
+    assert_eq!(daemon.exec_exited().code, 3);
+    assert_eq!(fs::read_to_string(file).unwrap(), "yes\n");
+}
+
+/// The signals that a process catches, as bits.
+fn caught(pid: i32) -> u64 {
+    let status = fs::read_to_string(format!("/proc/{pid}/status")).unwrap();
+    let line = status.lines().find_map(|line| line.strip_prefix("SigCgt:")).unwrap();
+    u64::from_str_radix(line.trim(), 16).unwrap()
 }
 
 #[test]

@@ -4,10 +4,10 @@ use std::path::PathBuf;
 
 use wire::v1::Exec;
 
-use crate::rig::{Rig, wait_until};
+use crate::rig::{How, Log, Rig, wait_until};
 
 #[test]
-fn memory_does_not_grow_with_execs_and_logs() {
+fn memory_does_not_grow_with_execs_logs_and_clients() {
     // The build that ships is the one to measure; the debug build has another allocator, which keeps more.
     let shipped = std::env::var_os("FERROPOD_SHIM").map(PathBuf::from);
     let room = if shipped.is_some() { 16 } else { 2048 };
@@ -15,6 +15,9 @@ fn memory_does_not_grow_with_execs_and_logs() {
     let (mut daemon, _) = rig.connect();
     daemon.done(wire::v1::envelope::Body::Commit(wire::v1::Commit {}));
     let round = |daemon: &mut crate::rig::Daemon, n: usize| {
+        for _ in 0..20 {
+            crate::attach::a_moment(daemon, "talker");
+        }
         for e in 0..20 {
             let request = Exec {
                 exec_id: format!("{n}-{e}"),
@@ -36,6 +39,9 @@ fn memory_does_not_grow_with_execs_and_logs() {
         daemon.forget(&id);
     };
     rig.run(&mut daemon, "c", "exec sleep 600");
+    let how = How { log: Log::Nowhere, ..How::default() };
+    rig.create(&mut daemon, "talker", "exec yes 'a word and another'", &how).unwrap();
+    daemon.start("talker").unwrap();
     let fresh = rig.anonymous_kib();
     round(&mut daemon, 0);
     let once = rig.anonymous_kib();

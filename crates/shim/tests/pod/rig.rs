@@ -43,11 +43,21 @@ pub(crate) enum Log {
     Nowhere,
 }
 
+/// A container's input.
+#[derive(Debug, Default, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Stdin {
+    #[default]
+    None,
+    Kept,
+    Once,
+}
+
 /// How a container is made.
 #[derive(Default)]
 pub(crate) struct How<'a> {
     pub(crate) tty: bool,
-    pub(crate) stdin: bool,
+    pub(crate) stdin: Stdin,
+    pub(crate) target: &'a str,
     pub(crate) log: Log,
     pub(crate) deadline_ms: u32,
     pub(crate) cgroup: Option<BorrowedFd<'a>>,
@@ -194,7 +204,9 @@ impl Rig {
             } else {
                 log.to_str().unwrap().to_owned()
             },
-            stdin: how.stdin,
+            stdin: how.stdin != Stdin::None,
+            stdin_once: how.stdin == Stdin::Once,
+            target_container_id: how.target.to_owned(),
             tty: how.tty,
             deadline_ms: how.deadline_ms,
             no_cgroup_fd: how.cgroup.is_none(),
