@@ -44,8 +44,8 @@
 //!   the draft has it. So is a bad header block, unless it cannot be inflated: then the two ends' zlib states differ for good.
 //!
 //! # Measured
-//! Over a unix socket pair, client and server on one thread of a busy machine of two cores (`tests::speed`): receiving 2.0 GB/s
-//! in frames of 32 KiB and 2.5 GB/s of 64 KiB, sending 2.2 GB/s. Go's spdystream 0.5.1 as client over TCP: 0.8 GB/s from
+//! Over a unix socket pair, client and server on one thread of a busy machine of two cores (`tests::speed`): receiving 2.2 GB/s
+//! in frames of 32 KiB and 2.3 of 64 KiB, sending 2.2 and 2.0; the bare socket did 2.0 to 3.1. Go's spdystream 0.5.1 as client over TCP: 0.8 GB/s from
 //! it, 1.2 GB/s to it; killed while its data was stuck, it was noticed within 0.3 s; after 6,000 sessions cut in the middle
 //! the server had as many descriptors as before, and as much memory as after the first 2,000.
 
