@@ -22,9 +22,10 @@ pub(crate) mod place;
 mod session;
 pub(crate) mod shims;
 
+use std::path::Path;
 use std::sync::Arc;
 
-use ::host::cgroup::{Cgroups, Driver};
+use ::host::cgroup::{Cgroups, DetectError, Driver};
 use ::host::netns::Pins;
 use anyhow::Context;
 use engine::Engine;
@@ -35,6 +36,9 @@ use tracing::{info, warn};
 use crate::config::{CgroupDriver, Config, NetworkMode};
 use place::Places;
 use shims::Programs;
+
+/// Where systemd is the node's init: sd_booted(3).
+pub(crate) const SYSTEMD_RUNS: &str = "/run/systemd/system";
 
 /// The node, as the engine's world. Cheap to clone: every shim's connection holds it.
 #[derive(Debug, Clone)]
@@ -69,11 +73,7 @@ pub(crate) type Ferropod = Engine<Node>;
 pub(crate) async fn assemble(config: &Config) -> anyhow::Result<Ferropod> {
     let places = Places::new(&config.root, &config.state);
     places.make().context("make the daemon's directories")?;
-    let driver = match config.cgroup_driver {
-        CgroupDriver::Systemd => Driver::Systemd,
-        CgroupDriver::Auto | CgroupDriver::Cgroupfs => Driver::Cgroupfs,
-    };
-    let cgroups = Cgroups::detect(driver).context("cgroups")?;
+    let cgroups = cgroups(config.cgroup_driver).context("cgroups")?;
     let facts = facts::gather(config, &cgroups).context("facts of this node")?;
     let images = image::Images::open(image_options(config)).context("images")?;
     let network = ::network::Network::start(network_config(config)?).await.context("network")?;
@@ -91,6 +91,21 @@ pub(crate) async fn assemble(config: &Config) -> anyhow::Result<Ferropod> {
         kept: meter::Kept::default(),
     }));
     recover(config, node).await
+}
+
+/// Left to itself, the driver is systemd's where systemd runs the node and there is but one hierarchy.
+fn cgroups(driver: CgroupDriver) -> Result<Cgroups, DetectError> {
+    match driver {
+        CgroupDriver::Systemd => Cgroups::detect(Driver::Systemd),
+        CgroupDriver::Cgroupfs => Cgroups::detect(Driver::Cgroupfs),
+        CgroupDriver::Auto if !Path::new(SYSTEMD_RUNS).exists() => {
+            Cgroups::detect(Driver::Cgroupfs)
+        }
+        CgroupDriver::Auto => match Cgroups::detect(Driver::Systemd) {
+            Err(DetectError::SystemdNeedsV2(_)) => Cgroups::detect(Driver::Cgroupfs),
+            detected => detected,
+        },
+    }
 }
 
 async fn recover(config: &Config, node: Node) -> anyhow::Result<Ferropod> {

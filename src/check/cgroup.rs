@@ -4,6 +4,7 @@ use std::path::Path;
 
 use super::Finding;
 use super::kernel::read;
+use crate::assemble::SYSTEMD_RUNS;
 use crate::config::{CgroupDriver, Config};
 
 const ROOT: &str = "/sys/fs/cgroup";
@@ -36,7 +37,7 @@ pub(super) fn findings(config: &Config) -> Vec<Finding> {
     vec![
         Finding::good("cgroups", name),
         controllers(&available(layout, &mounts)),
-        driver(config.cgroup_driver, layout, Path::new("/run/systemd/system").exists()),
+        driver(config.cgroup_driver, layout, Path::new(SYSTEMD_RUNS).exists()),
     ]
 }
 

@@ -19,8 +19,8 @@
 //!
 //! # Decisions
 //! * libcontainer makes and limits a container's own cgroup; this crate makes the pod's, updates both, and removes both.
-//! * The systemd driver names scopes in slices as systemd would, and makes them by mkdir: the D-Bus call that hands the
-//!   subtree to systemd's knowledge has its place in `establish_pod`, and is not built yet.
+//! * With the systemd driver a pod's cgroup is a scope that systemd makes around the shim (`scope`); all below it is made here
+//!   as with the other driver, for the scope is delegated.
 
 mod establish;
 mod file;
@@ -29,6 +29,7 @@ mod mounts;
 mod path;
 mod place;
 mod release;
+mod scope;
 pub mod stats;
 mod tree;
 mod update;
@@ -43,6 +44,7 @@ pub use kill::KillError;
 pub use mounts::{DetectError, Hierarchy, Layout};
 pub use path::{CgroupPath, CgroupPathError, PodCgroup};
 pub use place::{ExecPlace, PlaceError};
+pub use scope::ScopeError;
 pub use update::UpdateError;
 
 /// Who makes cgroups: this crate by mkdir, or systemd on request.
@@ -51,7 +53,7 @@ pub enum Driver {
     /// `mkdir` below any parent.
     #[default]
     Cgroupfs,
-    /// Named as scopes below slices (v2 only).
+    /// Scopes below slices, made by systemd (v2 only).
     Systemd,
 }
 
@@ -67,6 +69,7 @@ struct Node {
     v1: Vec<Hierarchy>,
     /// Where cgroup2 is mounted, on v2 and hybrid.
     unified: Option<PathBuf>,
+    scopes: scope::Scopes,
 }
 
 // === impl Cgroups ===
@@ -79,7 +82,7 @@ impl Cgroups {
             return Err(DetectError::SystemdNeedsV2(found.layout));
         }
         let mounts::Found { layout, v1, unified } = found;
-        Ok(Self(Arc::new(Node { driver, layout, v1, unified })))
+        Ok(Self(Arc::new(Node { driver, layout, v1, unified, scopes: scope::Scopes::default() })))
     }
 
     /// Which versions this node mounts.

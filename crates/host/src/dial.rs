@@ -136,7 +136,9 @@ mod tests {
             let port = listener.local_addr().unwrap().port();
             tell.send((PathBuf::from(format!("/proc/self/task/{tid}/ns/net")), port)).unwrap();
             let (mut stream, _) = listener.accept().unwrap();
-            std::io::copy(&mut stream.try_clone().unwrap(), &mut stream).unwrap();
+            io::copy(&mut stream.try_clone().unwrap(), &mut stream).unwrap();
+            drop(stream);
+            // Its namespace lives as long as this thread.
             ended.recv().unwrap_err();
         });
         let (path, port) = told.recv().unwrap();

@@ -8,7 +8,7 @@ use cgroups_rs::fs as rs;
 use names::Kind;
 use pod::config::Resources;
 
-use super::{Cgroups, Hierarchy, Layout, PodCgroup, UpdateError};
+use super::{Cgroups, Driver, Hierarchy, Layout, PodCgroup, UpdateError};
 use crate::FsError;
 
 /// The step of [`Cgroups::establish_pod`] that was refused.
@@ -49,12 +49,16 @@ impl EstablishPodError {
 }
 
 impl Cgroups {
-    /// Makes the pod's cgroup in every hierarchy, with parents that are missing; what exists stays as it is. Blocks.
+    /// Makes the pod's cgroup in every hierarchy, with parents that are missing; what exists stays as it is. With the systemd
+    /// driver it does nothing: [`Cgroups::adopt`] has the scope made, when there is a process for it. Blocks.
     pub fn establish_pod(
         &self,
         pod: &PodCgroup,
         resources: &Resources,
     ) -> Result<(), EstablishPodError> {
+        if self.driver() == Driver::Systemd {
+            return Ok(());
+        }
         if let Some(unified) = self.unified() {
             match self.layout() {
                 Layout::V2 => make_v2(unified, pod),
@@ -93,7 +97,7 @@ fn make_v2(unified: &Path, pod: &PodCgroup) -> Result<(), FsError> {
     Ok(())
 }
 
-fn enable_controllers(dir: &Path) -> Result<(), FsError> {
+pub(super) fn enable_controllers(dir: &Path) -> Result<(), FsError> {
     let control = dir.join("cgroup.subtree_control");
     let read = |path: &Path| fs::read_to_string(path).map_err(FsError::at("read", path));
     let enabled = read(&control)?;

@@ -9,7 +9,7 @@ use std::time::{Duration, Instant};
 use names::{ContainerId, ExecId, Kind};
 use serde::{Deserialize, Serialize};
 
-use super::{CgroupPath, Cgroups, Layout, PodCgroup, release::remove_one};
+use super::{CgroupPath, Cgroups, Driver, Layout, PodCgroup, release::remove_one};
 use crate::{FsError, ReleaseError, Released};
 
 /// An exec's main process has just been reaped: what is busy longer has children.
@@ -46,6 +46,14 @@ impl Cgroups {
     /// that cannot be done. Blocks.
     pub fn open_place(&self, path: &CgroupPath) -> Result<Option<OwnedFd>, PlaceError> {
         self.unified().map(|unified| make_and_open(&path.under(unified))).transpose()
+    }
+
+    /// The place that a pod's shim is born in; `None` on pure v1, and with the systemd driver, which moves it later. Blocks.
+    pub fn shim_place(&self, pod: &PodCgroup) -> Result<Option<OwnedFd>, PlaceError> {
+        match self.driver() {
+            Driver::Cgroupfs => self.open_place(&pod.shim()),
+            Driver::Systemd => Ok(None),
+        }
     }
 
     /// The place of an exec, and its descriptor where one can be cloned into. Blocks.

@@ -30,7 +30,8 @@ impl Ground {
         let cgroups = &ground.cgroups;
         let v1 = if layout == Layout::V2 { Vec::new() } else { cgroups.v1().to_vec() };
         let unified = cgroups.unified().filter(|_| layout != Layout::V1).map(Path::to_owned);
-        let node = Node { driver: Driver::Cgroupfs, layout, v1, unified };
+        let scopes = scope::Scopes::default();
+        let node = Node { driver: Driver::Cgroupfs, layout, v1, unified, scopes };
         ground.cgroups = Cgroups(Arc::new(node));
         ground
     }
