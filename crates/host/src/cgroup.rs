@@ -18,7 +18,8 @@
 //! statistics reader 0.14 ms, reading it 0.06 ms, the detail for metrics 0.3 ms. (`costs` in the tests prints them.)
 //!
 //! # Decisions
-//! * libcontainer makes and limits a container's own cgroup; this crate makes the pod's, updates both, and removes both.
+//! * libcontainer (on v1 and hybrid launch itself) makes and limits a container's own cgroup; this crate makes the pod's,
+//!   updates both, and removes both.
 //! * With the systemd driver a pod's cgroup is a scope that systemd makes around the shim (`scope`); all below it is made here
 //!   as with the other driver, for the scope is delegated.
 

@@ -11,6 +11,7 @@ use libcontainer::oci_spec::runtime::{
     UserBuilder,
 };
 
+use crate::cgroups::CgroupOwner;
 use crate::failure::{At, Failure};
 use crate::rootfs::{self, ROOTFS};
 use crate::{raw, source};
@@ -25,7 +26,7 @@ pub(crate) fn is_late(mount: &Mount, all: &[Mount]) -> bool {
 }
 
 /// The carrier of a true specification whose bind sources are staged in order.
-pub(crate) fn carrier(spec: &Spec) -> Result<Spec, Failure> {
+pub(crate) fn carrier(spec: &Spec, owner: CgroupOwner) -> Result<Spec, Failure> {
     let mut carrier = spec.clone();
     let all = spec.mounts().clone().unwrap_or_default();
     let late = all.iter().any(|m| is_late(m, &all));
@@ -51,6 +52,9 @@ pub(crate) fn carrier(spec: &Spec) -> Result<Spec, Failure> {
     }
     if let Some(linux) = carrier.linux_mut() {
         linux.set_seccomp(None);
+        if owner == CgroupOwner::Launch {
+            linux.set_resources(None);
+        }
     }
     let process = carrier.process().as_ref().map(process).transpose()?;
     carrier.set_process(process);

@@ -13,6 +13,7 @@ use libcontainer::syscall::syscall::SyscallType;
 use wire::v1;
 
 use crate::carrier::{carrier, is_late};
+use crate::cgroups::CgroupOwner;
 use crate::control::Answer;
 use crate::executor::LastSteps;
 use crate::failure::{At, Failure, Kind, chain};
@@ -32,21 +33,30 @@ pub(crate) fn create(job: &v1::CreateJob, start: Option<OwnedFd>) -> Result<Answ
         serde_json::from_slice(&job.spec).at(STAGE, || "reading the specification".into())?;
     let rootfs =
         job.rootfs.as_ref().ok_or_else(|| Failure::invalid(STAGE, "the job has no rootfs"))?;
-    let parts = rootfs::separate(&job.bundle)?;
-    cgroups::bind_own(&mut spec)?;
+    rootfs::separate()?;
+    let own = cgroups::Own::make(&spec)?;
+    if let Some(own) = &own {
+        own.show(&mut spec)?;
+    }
     let (sources, late) = sources(&spec, &job.deny_missing)?;
     if late.is_empty() {
         device::add(&mut spec, job)?;
     }
+    let resources = spec.linux().as_ref().and_then(|l| l.resources().as_ref());
+    let limits = match (&own, resources) {
+        (Some(own), Some(resources)) => own.limit(resources)?,
+        _ => cgroups::Late::default(),
+    };
     let filter = spec.linux().as_ref().and_then(|l| l.seccomp().as_ref());
     let filter = filter.map(|profile| seccomp::program(profile, &job.seccomp_cache)).transpose()?;
-    parts.pivot(&job.bundle, rootfs, &sources)?;
+    let owner = if own.is_some() { CgroupOwner::Launch } else { CgroupOwner::Libcontainer };
+    rootfs::Parts::take(&job.bundle, owner)?.pivot(&job.bundle, rootfs, &sources)?;
     drop(sources);
     let user = user(job)?;
     let process = settle(&mut spec, &user, job.set_home)?;
     set_oom_score(&process)?;
     write(&format!("{BUNDLE}/config.json"), &spec)?;
-    write(&format!("{CARRIER}/config.json"), &carrier(&spec)?)?;
+    write(&format!("{CARRIER}/config.json"), &carrier(&spec, owner)?)?;
     let steps = LastSteps {
         program: program(&process)?,
         privileges: Privileges::of(&process, filter),
@@ -56,7 +66,11 @@ pub(crate) fn create(job: &v1::CreateJob, start: Option<OwnedFd>) -> Result<Answ
         late: Rc::new(RefCell::new(late)),
         start: Rc::new(start),
     };
-    build(job, steps, user)
+    // As late as can be: from here on it is the container's memory.
+    own.as_ref().map_or(Ok(()), cgroups::Own::join)?;
+    let answer = build(job, steps, user)?;
+    limits.set()?;
+    Ok(answer)
 }
 
 fn build(job: &v1::CreateJob, steps: LastSteps, user: Resolved) -> Result<Answer, Failure> {

@@ -1,7 +1,7 @@
 //! A further process in a container. libcontainer's own exec has no filter and no user namespace, so this is ours:
 //! enter by pidfd, fork once (a PID namespace takes children only), assume the privileges, execve.
 
-use std::fs::{self, File, OpenOptions};
+use std::fs::{self, File};
 use std::io::{Read, Write};
 use std::os::fd::{AsFd, OwnedFd};
 use std::path::Path;
@@ -16,7 +16,7 @@ use crate::create::{own_pipe, set_oom_score};
 use crate::failure::{At, Failure, Kind};
 use crate::privileges::Privileges;
 use crate::program::Program;
-use crate::{directory, raw, seccomp, terminal};
+use crate::{cgroups, directory, raw, seccomp, terminal};
 
 const STAGE: &str = "exec";
 const FIELDS: usize = 3;
@@ -41,7 +41,8 @@ pub(crate) fn exec(job: &v1::ExecJob) -> Result<Answer, Failure> {
     let (uid, gid) = (user.uid(), user.gid());
     let groups = user.additional_gids().clone().unwrap_or_default();
     set_oom_score(&process)?;
-    join_cgroups(&job.cgroups)?;
+    // v1 has no birth into a cgroup: this process joins, and its child is born where it is.
+    job.cgroups.iter().try_for_each(|dir| cgroups::join(dir))?;
     enter(job.pid)?;
     let (master, slave) =
         if job.tty { terminal::open().map(|(m, s)| (Some(m), Some(s)))? } else { (None, None) };
@@ -83,16 +84,6 @@ fn true_process(job: &v1::ExecJob) -> Result<(Spec, Process), Failure> {
         process.set_cwd(job.cwd.clone().into());
     }
     Ok((spec, process))
-}
-
-/// v1 has no birth into a cgroup: this process joins, and its child is born where it is.
-fn join_cgroups(directories: &[String]) -> Result<(), Failure> {
-    for directory in directories {
-        let path = Path::new(directory).join("cgroup.procs");
-        let joined = OpenOptions::new().write(true).open(&path).and_then(|mut f| f.write_all(b"0"));
-        joined.at("cgroup", || format!("joining {directory}"))?;
-    }
-    Ok(())
 }
 
 /// Enters every namespace of the container's process that is not ours already.

@@ -21,6 +21,7 @@ use nix::sys::stat::{Mode, mkdirat};
 use nix::unistd::{chdir, fchdir, pivot_root};
 use wire::v1;
 
+use crate::cgroups::CgroupOwner;
 use crate::failure::{At, Failure};
 use crate::raw::{self, MountAttr};
 
@@ -47,16 +48,13 @@ pub(crate) struct Parts {
     bundle: OwnedFd,
     proc: OwnedFd,
     sys: OwnedFd,
+    /// The directory of the hierarchies without them, where libcontainer is to find none.
+    cgroup: Option<OwnedFd>,
 }
 
 /// Leaves the host's mount namespace. Nothing may be mounted by path before [`Parts::pivot`] has cut propagation.
-pub(crate) fn separate(bundle: &str) -> Result<Parts, Failure> {
-    unshare(CloneFlags::CLONE_NEWNS).at(STAGE, || "making a mount namespace".into())?;
-    Ok(Parts {
-        bundle: private_clone(bundle, false)?,
-        proc: private_clone("/proc", false)?,
-        sys: private_clone("/sys", true)?,
-    })
+pub(crate) fn separate() -> Result<(), Failure> {
+    unshare(CloneFlags::CLONE_NEWNS).at(STAGE, || "making a mount namespace".into())
 }
 
 fn private_clone(path: &str, recursive: bool) -> Result<OwnedFd, Failure> {
@@ -69,6 +67,17 @@ fn private_clone(path: &str, recursive: bool) -> Result<OwnedFd, Failure> {
 }
 
 impl Parts {
+    /// Takes clones, in a mount namespace of our own.
+    pub(crate) fn take(bundle: &str, owner: CgroupOwner) -> Result<Self, Failure> {
+        let whole = owner == CgroupOwner::Libcontainer;
+        Ok(Self {
+            bundle: private_clone(bundle, false)?,
+            proc: private_clone("/proc", false)?,
+            sys: private_clone("/sys", whole)?,
+            cgroup: (!whole).then(|| private_clone("/sys/fs/cgroup", false)).transpose()?,
+        })
+    }
+
     /// Makes the staging root out of everything and goes there. Afterwards no path of the host can be reached.
     pub(crate) fn pivot(
         self,
@@ -88,7 +97,9 @@ impl Parts {
             .at(STAGE, || "attaching the staging root".into())?;
         mount_overlay(rootfs, &root)?;
         fchdir(raw::shown(&root)).at(STAGE, || "entering the staging root".into())?;
-        for (mount, at) in [(&self.bundle, "b"), (&self.proc, "proc"), (&self.sys, "sys")] {
+        let parts = [(&self.bundle, "b"), (&self.proc, "proc"), (&self.sys, "sys")];
+        let cgroup = self.cgroup.iter().map(|mount| (mount, "sys/fs/cgroup"));
+        for (mount, at) in parts.into_iter().chain(cgroup) {
             raw::attach(mount.as_fd(), place(at)?.as_fd())
                 .at(STAGE, || format!("attaching {at}"))?;
         }
