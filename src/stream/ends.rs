@@ -9,7 +9,7 @@ use super::status::Verdict;
 use super::websocket::Channel;
 
 /// The client takes nothing more.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, PartialEq, Eq)]
 pub(super) struct Gone;
 
 /// What the client sends.

@@ -32,6 +32,8 @@ pub(super) use channel::Channel;
 const MESSAGE_MAX: usize = 4 << 20;
 /// Messages that wait: of each channel for its reader, of all channels for the connection.
 const WAITING: usize = 2;
+/// How often a client that is not read is nudged.
+const NUDGE_EVERY: Duration = Duration::from_millis(250);
 /// How long the last messages may take.
 const FLUSH: Duration = Duration::from_secs(10);
 /// How long a client may take to answer the end.
@@ -154,9 +156,10 @@ impl Socket {
         let (sink, stream) = io.split();
         let (outgoing, messages) = mpsc::channel(WAITING);
         let (begin, routes) = tokio::sync::oneshot::channel();
+        let nudge = Nudge(outgoing.downgrade());
         let reader = tokio::spawn(async move {
             if let Ok(routes) = routes.await {
-                read(stream, routes, codec, version).await;
+                read(stream, routes, (codec, version), nudge).await;
             }
         });
         let writer = tokio::spawn(write(sink, messages));
@@ -221,10 +224,18 @@ impl Routes {
     }
 
     /// Hands the bytes to their channel's reader, and waits while that is behind. What nobody reads is thrown away.
-    async fn hand(&mut self, number: u8, bytes: Bytes) {
+    async fn hand(&mut self, number: u8, bytes: Bytes, nudge: &Nudge) {
         let Some(route) = self.0.get_mut(usize::from(number)) else { return };
         let Some(to) = route else { return };
-        if !bytes.is_empty() && to.send(bytes).await.is_err() {
+        if bytes.is_empty() {
+            return;
+        }
+        // Both are cancel-safe: nudging never ends.
+        let sent = tokio::select! {
+            sent = to.send(bytes) => sent.is_ok(),
+            () = nudge.again_and_again() => false,
+        };
+        if !sent {
             *route = None;
         }
     }
@@ -236,19 +247,37 @@ impl Routes {
     }
 }
 
+/// Says nothing, so that TCP tells whether there is somebody to hear it: while nothing is read, a client's end behind unread
+/// messages does not show. A pong that nobody asked for is no question, and keeps clients patient whose pings wait.
+#[derive(Debug)]
+struct Nudge(mpsc::WeakSender<Message>);
+
+impl Nudge {
+    /// For as long as it is waited for.
+    async fn again_and_again(&self) {
+        loop {
+            tokio::time::sleep(NUDGE_EVERY).await;
+            if let Some(outgoing) = self.0.upgrade() {
+                // With messages on the way there is no need.
+                drop(outgoing.try_send(Message::Pong(Bytes::new())));
+            }
+        }
+    }
+}
+
 /// Until the client is gone.
 async fn read<IO>(
     mut stream: SplitStream<WebSocketStream<IO>>,
     mut routes: Routes,
-    codec: Codec,
-    version: Version,
+    (codec, version): (Codec, Version),
+    nudge: Nudge,
 ) where
     IO: AsyncRead + AsyncWrite + Unpin,
 {
     loop {
         match stream.next().await {
             Some(Ok(message)) => match unseal(message, codec, version) {
-                Some(Said::Bytes(number, bytes)) => routes.hand(number, bytes).await,
+                Some(Said::Bytes(number, bytes)) => routes.hand(number, bytes, &nudge).await,
                 Some(Said::End(number)) => routes.end(number),
                 None => {}
             },

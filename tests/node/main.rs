@@ -30,3 +30,5 @@ mod refusals;
 mod routes;
 #[cfg(test)]
 mod stops;
+#[cfg(test)]
+mod streams;

@@ -122,6 +122,12 @@ impl Node {
         command
     }
 
+    /// How many descriptors the daemon has open.
+    pub(crate) fn descriptors(&self) -> usize {
+        let pid = self.daemon.as_ref().expect("a daemon").id();
+        std::fs::read_dir(format!("/proc/{pid}/fd")).expect("its descriptors").count()
+    }
+
     /// As a crash does it: without a chance to write anything.
     pub(crate) fn kill_daemon(&mut self) {
         let mut daemon = self.daemon.take().expect("a daemon to kill");

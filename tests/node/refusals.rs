@@ -62,14 +62,22 @@ fn a_second_daemon_on_the_same_root_ends_and_names_it() {
 }
 
 #[test]
-fn streaming_is_not_there_yet_and_says_so() {
+fn what_cannot_be_streamed_is_refused_before_there_is_a_url() {
     let node = Node::with_busybox();
     let pod = node.run_pod(&Value::Null);
-    let id = node.run(&pod, "while :; do sleep 0.1; done", &Value::Null);
-    for args in [&["exec", &id, "ls"][..], &["attach", &id], &["port-forward", &pod.id, "8080"]] {
+    let id = node.create(&pod, "true", &Value::Null);
+    for args in [&["exec", &id, "ls"][..], &["attach", &id]] {
         let said = node.refused(args);
-        assert!(said.contains("Unimplemented"), "{said}");
+        assert!(said.contains("FailedPrecondition") && said.contains(&id), "{said}");
     }
+    let none = "0".repeat(64);
+    for args in [&["exec", &none, "ls"][..], &["attach", &none], &["port-forward", &none, "80"]] {
+        let said = node.refused(args);
+        assert!(said.contains("NotFound"), "{said}");
+    }
+    node.crictl(&["stopp", &pod.id]);
+    let said = node.refused(&["port-forward", &pod.id, "80"]);
+    assert!(said.contains("FailedPrecondition"), "{said}");
     node.end_clean();
 }
 
