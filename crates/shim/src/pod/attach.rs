@@ -44,7 +44,7 @@ impl Pod {
         for fd in stdout.iter().chain(&stderr).chain([&session]) {
             set_nonblocking(fd).at(STAGE, "taking the client's ends")?;
         }
-        let (attached, given) = self.input(number, request.stdin)?;
+        let (answer, given) = self.input(number, request.stdin)?;
         let mut attacher = Attacher::new((own, number), session, stdout, stderr);
         attacher.watch(&self.poll).at(STAGE, "waiting for the client")?;
         for stream in [Stream::Stdout, Stream::Stderr] {
@@ -56,7 +56,7 @@ impl Pod {
         if self.wide.is_empty() {
             self.wide = vec![0; MAPPED];
         }
-        Ok(Some((Body::Attached(attached), given.into_iter().collect())))
+        Ok(Some((Body::Attached(answer), given.into_iter().collect())))
     }
 
     /// The container's end that a client writes to. An input that is for one client alone is handed over: it ends with it.

@@ -92,7 +92,8 @@ fn clients_get_every_byte_before_the_end_and_so_does_the_log() {
     let threads = clients.each_mut().map(|c| (reader(c.stdout.take()), reader(c.stderr.take())));
     go(&rig);
     assert_eq!(daemon.exited().code, 4);
-    let expected: String = (1..=200_000).map(|n| format!("{n}\n")).collect::<String>() + "tail";
+    let numbers: Vec<String> = (1..=200_000).map(|n| n.to_string()).collect();
+    let expected = numbers.join("\n") + "\ntail";
     for (out, err) in threads {
         assert!(out.join().unwrap() == expected);
         assert_eq!(err.join().unwrap(), "oops\n");

@@ -210,7 +210,6 @@ impl Rig {
             tty: how.tty,
             deadline_ms: how.deadline_ms,
             no_cgroup_fd: how.cgroup.is_none(),
-            ..Create::default()
         };
         let fds: Vec<BorrowedFd<'_>> = how.cgroup.into_iter().collect();
         match daemon.call(Body::Create(request), &fds).0 {
