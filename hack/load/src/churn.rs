@@ -10,8 +10,9 @@ use tokio::task::JoinSet;
 use tonic::Streaming;
 
 use crate::client::Client;
+use crate::process::settled;
 use crate::report::{Verdict, say};
-use crate::request::{SETTLES, Template};
+use crate::request::Template;
 
 /// How long after the last call an event may still come.
 const LATE: Duration = Duration::from_secs(5);
@@ -83,7 +84,7 @@ async fn life(client: Client, template: Template, name: String) -> Result<String
     let pod = client.run_pod(&sandbox).await?;
     let container = client.create(&pod, &template.waiting(&name, "app"), &sandbox).await?;
     client.start(&container).await?;
-    tokio::time::sleep(SETTLES).await;
+    settled(&name).await;
     client.stop(&container, 10).await?;
     client.remove(&container).await?;
     client.stop_pod(&pod).await?;

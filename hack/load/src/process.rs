@@ -2,6 +2,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
+use std::time::Duration;
 
 use crate::request::MARK;
 
@@ -15,6 +16,11 @@ pub(crate) struct Process {
     /// Its own and its reaped children's CPU time, in clock ticks.
     pub(crate) ticks: u64,
 }
+
+/// The bit of SIGTERM in the masks of /proc.
+const TERM: u64 = 1 << 14;
+/// How long a program may take to set its handlers.
+const SETTLES_WITHIN_MS: usize = 2000;
 
 /// Ticks of the CPU times in /proc, on every Linux architecture in use.
 pub(crate) const TICKS_PER_SECOND: u32 = 100;
@@ -92,6 +98,33 @@ pub(crate) fn pod_of(pid: u32) -> Option<String> {
     })
 }
 
+/// Waits until the program of this pod's container hears TERM: as PID 1 it does not before it has set its handler, and a stop
+/// would then last for the whole grace. Nor longer than a program of a few lines may need.
+pub(crate) async fn settled(pod: &str) {
+    for _ in 0..SETTLES_WITHIN_MS {
+        if pids().any(|pid| pod_of(pid).is_some_and(|own| own == pod) && hears_term(pid)) {
+            return;
+        }
+        tokio::time::sleep(Duration::from_millis(1)).await;
+    }
+}
+
+/// The newest first.
+fn pids() -> impl Iterator<Item = u32> {
+    let entries = fs::read_dir("/proc").into_iter().flatten().flatten();
+    let mut pids: Vec<u32> =
+        entries.filter_map(|entry| entry.file_name().to_str()?.parse().ok()).collect();
+    pids.sort_unstable_by(|a, b| b.cmp(a));
+    pids.into_iter()
+}
+
+fn hears_term(pid: u32) -> bool {
+    let status = fs::read_to_string(format!("/proc/{pid}/status")).unwrap_or_default();
+    let caught = status.lines().find_map(|line| line.strip_prefix("SigCgt:"));
+    let caught = caught.and_then(|mask| u64::from_str_radix(mask.trim(), 16).ok());
+    caught.is_some_and(|mask| mask & TERM != 0)
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -109,5 +142,14 @@ mod tests {
         let me = std::process::id();
         assert!(tree(&all(), &BTreeSet::from([me])).contains(&me));
         assert!(pss(me).unwrap() > 100 && pss(u32::MAX).is_none());
+        assert!(pids().any(|pid| pid == me));
+    }
+
+    #[tokio::test]
+    async fn a_program_hears_a_signal_once_it_has_a_handler() {
+        let me = std::process::id();
+        assert!(!hears_term(me));
+        let _handler = tokio::signal::unix::signal(tokio::signal::unix::SignalKind::terminate());
+        assert!(hears_term(me));
     }
 }

@@ -5,6 +5,7 @@ use std::time::Duration;
 use anyhow::{Result, ensure};
 
 use super::{Bench, timed};
+use crate::process::settled;
 use crate::request::strings;
 
 /// Long enough for the kernel's cheap path to cgroup.procs to be over.
@@ -45,6 +46,7 @@ async fn cycle(bench: &mut Bench, pace: Pace, name: &str) -> Result<()> {
     ensure!(done.exit_code == 0, "true exits with {}", done.exit_code);
     step(bench, pace, "container_status", client.container_status(&container)).await?;
     step(bench, pace, "pod_status", client.pod_status(&pod)).await?;
+    settled(name).await;
     let ((), stop) = step(bench, pace, "stop", client.stop(&container, 10)).await?;
     let ((), remove) = step(bench, pace, "remove", client.remove(&container)).await?;
     let ((), stop_pod) = step(bench, pace, "stop_pod", client.stop_pod(&pod)).await?;

@@ -9,8 +9,8 @@ use tokio::task::JoinSet;
 
 use super::{Bench, timed};
 use crate::client::Client;
-use crate::process::cpu_seconds;
-use crate::request::{SETTLES, Template};
+use crate::process::{cpu_seconds, settled};
+use crate::request::Template;
 
 /// How many pods are worked on at once.
 pub(super) const AT_ONCE: usize = 8;
@@ -21,7 +21,7 @@ pub(super) async fn cycles(bench: &mut Bench) -> Result<()> {
     let (before, begun) = (cpu_seconds(&bench.pids), Instant::now());
     let starts = at_once(cycles, bench, "cycle", |client, template, name| async move {
         let (made, took) = timed(start(&client, &template, &name)).await?;
-        tokio::time::sleep(SETTLES).await;
+        settled(&made.name).await;
         end(&client, &made).await?;
         Ok((took, ()))
     })
