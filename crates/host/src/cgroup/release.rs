@@ -10,8 +10,11 @@ use names::{ContainerId, SandboxId};
 use super::{CgroupPath, Cgroups, PodCgroup, path::PREFIX, tree};
 use crate::{FsError, ReleaseError, Released};
 
-/// A cgroup stays busy for a moment after its last process was reaped.
+/// A cgroup stays busy after its last process was reaped, until a grace period of RCU has passed: 1 ms on a quiet node, 15 on
+/// a busy one.
 const PATIENCE: Duration = Duration::from_millis(500);
+/// Between two tries, at most.
+const PAUSE: Duration = Duration::from_millis(2);
 
 impl Cgroups {
     /// Removes the pod's cgroup with all below it from every hierarchy. Kills nothing; the parent stays. Blocks: while
@@ -76,7 +79,7 @@ fn remove_tree(dir: &Path, deadline: Instant, errors: &mut Vec<FsError>) -> Rele
 }
 
 pub(super) fn remove_one(dir: &Path, deadline: Instant) -> Result<Released, FsError> {
-    let mut pause = Duration::from_millis(1);
+    let mut pause = Duration::from_micros(500);
     loop {
         match fs::remove_dir(dir) {
             Ok(()) => return Ok(Released::Now),
@@ -85,7 +88,7 @@ pub(super) fn remove_one(dir: &Path, deadline: Instant) -> Result<Released, FsEr
                 if error.raw_os_error() == Some(libc::EBUSY) && Instant::now() < deadline =>
             {
                 std::thread::sleep(pause);
-                pause *= 2;
+                pause = (pause * 2).min(PAUSE);
             }
             Err(error) => return Err(FsError::new("remove the cgroup", dir, error)),
         }
