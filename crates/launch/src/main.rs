@@ -18,6 +18,20 @@
 //! directory), and all mounts are in a namespace that ends with the last process in it. It has one thread, because setns
 //! and fork ask for that.
 //!
+//! # Costs
+//! Medians of 49 creations and 53 execs on the hybrid layout, kernel 6.18, while compilers had both cores and each system call was
+//! traced, which adds about a third:
+//!
+//! | create | ms | | exec | ms |
+//! |---|---|---|---|---|
+//! | execve, dynamic linking, the job | 1.7 | | execve, linking, the job, config.json | 2.3 |
+//! | cgroups made and limited, clones of sources, overlay | 3.5 | | eight cgroups joined | 0.2 |
+//! | detaching the host's tree | 0.1 (p90 2.8) | | namespaces, fork, filter, execve | 1.9 |
+//! | user, both config.json, joining | 1.6 | | | |
+//! | libcontainer: two clones, 1,700 system calls, pivot_root | 9.4 | | | |
+//!
+//! Of libcontainer's part 3.6 ms are its rootfs, where each mount is opened and checked by a dozen calls through /proc.
+//!
 //! # Decisions
 //! * libcontainer is given a carrier: root, every capability, no filter. The last steps are ours, because its order loads
 //!   filters before it drops ids, its exec loads none, and a filter built per process costs 14 ms.
