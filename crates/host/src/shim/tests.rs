@@ -165,3 +165,25 @@ async fn no_shim_a_silent_shim_and_a_newer_shim_are_told_apart() {
     assert!(matches!(connect(PATIENCE).await, Err(ConnectError::Version(_))));
     shim.join().unwrap();
 }
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 1)]
+async fn a_terminal_has_a_size_and_ends_with_its_last_process() {
+    use tokio::io::{AsyncReadExt, AsyncWriteExt};
+    let pty = nix::pty::openpty(None, None).unwrap();
+    let master = Master::new(pty.master).unwrap();
+    let (mut reader, mut writer) = (master.clone(), master.clone());
+    master.resize(99, 11).unwrap();
+    writer.write_all(b"hello\n").await.unwrap();
+    drop((master, writer));
+    let slave = pty.slave;
+    let heard = tokio::task::spawn_blocking(move || {
+        let mut buffer = [0; 64];
+        let count = nix::unistd::read(slave.as_raw_fd(), &mut buffer).unwrap();
+        nix::unistd::write(&slave, b"bye\n").unwrap();
+        buffer[..count].to_vec()
+    });
+    let mut said = String::new();
+    reader.read_to_string(&mut said).await.unwrap();
+    assert_eq!(heard.await.unwrap(), b"hello\n");
+    assert_eq!(said, "hello\r\nbye\r\n");
+}
