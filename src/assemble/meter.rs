@@ -1,4 +1,4 @@
-//! [`Meter`]: what pods use, read from files that are held open, a whole list on one blocking thread.
+//! [`Meter`]: what pods use, read from files that are held open, a list on a few blocking threads.
 
 mod layers;
 
@@ -9,7 +9,6 @@ use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 use ::host::cgroup::stats::{Reader, Sample};
 use ::host::cgroup::{CgroupPath, Cgroups};
 use ::host::disk;
-use ::network::InterfaceCounters;
 use engine::PodView;
 use names::ContainerId;
 use pod::config::NamespaceMode;
@@ -22,6 +21,9 @@ use layers::Layers;
 
 /// The kubelet asks every ten seconds or so.
 const KEPT_FOR: i64 = 60_000_000_000;
+/// A list is measured by so many threads, and no thread is begun for fewer pods than that.
+const THREADS: usize = 4;
+const LEAST: usize = 12;
 /// The interface that every pod's default route leaves by.
 const DEFAULT_INTERFACE: &str = "eth0";
 
@@ -50,19 +52,22 @@ impl Kept {
 
 impl Meter for Node {
     async fn measure(&self, pods: Vec<PodView>, depth: Depth) -> Vec<PodUsage> {
-        let node = self.clone();
-        let measured = tokio::task::spawn_blocking(move || {
-            node.kept.forget_old(::host::proc::now());
-            let under = node.under_layers();
-            let measured = pods.into_iter();
-            let measured = measured.filter_map(|pod| node.measure_pod(pod, depth, under.as_ref()));
-            let mut measured: Vec<_> = measured.collect();
-            if depth != Depth::Containers {
-                node.count_interfaces(&mut measured);
-            }
-            measured
+        let share = pods.len().div_ceil(THREADS).max(LEAST);
+        let mut pods = pods.into_iter();
+        let shares = std::iter::from_fn(|| {
+            let share: Vec<_> = pods.by_ref().take(share).collect();
+            (!share.is_empty()).then_some(share)
         });
-        measured.await.unwrap_or_default()
+        let begin = |share| {
+            let node = self.clone();
+            tokio::task::spawn_blocking(move || node.measure_share(share, depth))
+        };
+        let begun: Vec<_> = shares.map(begin).collect();
+        let mut measured = Vec::new();
+        for share in begun {
+            measured.extend(share.await.unwrap_or_default());
+        }
+        measured
     }
 }
 
@@ -74,6 +79,18 @@ struct Under {
 }
 
 impl Node {
+    fn measure_share(&self, pods: Vec<PodView>, depth: Depth) -> Vec<PodUsage> {
+        self.kept.forget_old(::host::proc::now());
+        let under = self.under_layers();
+        let measured = pods.into_iter();
+        let mut measured: Vec<_> =
+            measured.filter_map(|pod| self.measure_pod(pod, depth, under.as_ref())).collect();
+        if depth != Depth::Containers {
+            self.count_interfaces(&mut measured);
+        }
+        measured
+    }
+
     fn measure_pod(&self, pod: PodView, depth: Depth, under: Option<&Under>) -> Option<PodUsage> {
         let sandbox = &pod.sandbox;
         let path = &CgroupPath::from(super::host::pod_cgroup(sandbox).ok()?);
