@@ -56,6 +56,8 @@ pub(crate) async fn serve(
     let notify = Notify::from_env();
     info!(socket = %path.display(), "serving");
     notify.ready();
+    // Nobody waits for it, and it changes nothing but how much memory is shown.
+    tokio::task::spawn_blocking(host::code::forget_start);
 
     let mut stopping = stop.subscribe();
     let calls = Server::builder()

@@ -16,6 +16,7 @@
 //! | [`shim`] | the client of a shim's socket |
 //! | [`proc`] | facts of /proc, pidfds, clock, random ids |
 //! | [`disk`] | how much a directory or a file system holds |
+//! | [`code`] | pages of code that only the start needed |
 //!
 //! It may not depend on `engine`, `ledger` or tonic: it knows neither what was promised nor who asked. Of `pod` it uses
 //! only configuration types. tokio is here for readiness of the shim's socket; everything else blocks, and says so.
@@ -27,6 +28,7 @@
 //!   trait, and the unified hierarchy is made here.
 
 pub mod cgroup;
+pub mod code;
 pub mod dial;
 pub mod disk;
 mod fault;

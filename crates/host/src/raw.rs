@@ -48,6 +48,14 @@ pub(crate) fn pidfd_send_signal(pidfd: BorrowedFd<'_>, signal: i32) -> io::Resul
     checked(result).map(drop)
 }
 
+/// Takes pages of a file that was mapped for reading and executing out of this process: the next access maps them again.
+pub(crate) fn unmap_file_pages(start: usize, length: usize) -> io::Result<()> {
+    let start = std::ptr::with_exposed_provenance_mut(start);
+    // SAFETY: nobody can have written to pages without the right to write, so that the file still has what they hold.
+    let result = unsafe { libc::madvise(start, length, libc::MADV_DONTNEED) };
+    checked(result.into()).map(drop)
+}
+
 /// A new file system of this type, to be configured.
 pub(crate) fn fsopen(kind: &CStr) -> io::Result<OwnedFd> {
     // SAFETY: the name outlives the call.
