@@ -4,8 +4,9 @@
 //! what is there is made as on any v2 node (systemd's CGROUP_DELEGATION document). systemd lets it go when its last
 //! process has ended.
 //!
-//! The connection is to systemd's own socket, where root needs no bus between them; one serves all pods. That the scope is there is read
-//! from the shim's own /proc/PID/cgroup, not from the job's signals: the kernel is the truth about it.
+//! One connection serves all pods. It is to the system's bus: on its own socket systemd signs its answers with a name that
+//! zbus 5 does not take for a sender's and panics at. That the scope is there is read from the shim's own /proc/PID/cgroup,
+//! not from the job's signals: the kernel is the truth about it.
 
 use std::fs;
 use std::io;
@@ -24,7 +25,8 @@ use super::establish::enable_controllers;
 use super::{Cgroups, Driver, PodCgroup, file};
 use crate::FsError;
 
-const SOCKET: &str = "/run/systemd/private";
+const SOCKET: &str = "/run/dbus/system_bus_socket";
+const SYSTEMD: &str = "org.freedesktop.systemd1";
 const MANAGER: &str = "/org/freedesktop/systemd1";
 const INTERFACE: &str = "org.freedesktop.systemd1.Manager";
 /// systemd queues jobs; on a busy node one takes a while.
@@ -33,8 +35,8 @@ const PATIENCE: Duration = Duration::from_secs(20);
 /// The step of [`Cgroups::adopt`] that was refused.
 #[derive(Debug, thiserror::Error)]
 pub enum ScopeError {
-    /// Nobody listens at systemd's socket.
-    #[error("connect to systemd at {}", .0.display())]
+    /// Nobody listens at the bus's socket.
+    #[error("connect to the system's bus at {}", .0.display())]
     Connect(PathBuf, #[source] zbus::Error),
     /// systemd does not make the unit.
     #[error("make the scope {unit}")]
@@ -45,6 +47,9 @@ pub enum ScopeError {
         #[source]
         source: zbus::Error,
     },
+    /// It does not answer.
+    #[error("systemd has not answered in {PATIENCE:?} when asked for {0}")]
+    Silent(String),
     /// The job came to nothing.
     #[error("systemd has not put process {pid} into {unit} in {PATIENCE:?}")]
     NotMoved {
@@ -62,7 +67,7 @@ impl ScopeError {
     /// What kind of failure this is.
     pub fn kind(&self) -> Kind {
         match self {
-            Self::Connect(..) | Self::NotMoved { .. } => Kind::Unavailable,
+            Self::Connect(..) | Self::Silent(_) | Self::NotMoved { .. } => Kind::Unavailable,
             Self::Start { .. } => Kind::Internal,
             Self::Divide(error) => error.kind(),
         }
@@ -73,12 +78,14 @@ impl ScopeError {
 #[derive(Debug)]
 pub(super) struct Scopes {
     socket: PathBuf,
+    /// Whom to ask on the bus; nobody, where the other end is the manager itself.
+    manager: Option<&'static str>,
     connection: ArcSwapOption<Connection>,
 }
 
 impl Default for Scopes {
     fn default() -> Self {
-        Self { socket: SOCKET.into(), connection: ArcSwapOption::empty() }
+        Self { socket: SOCKET.into(), manager: Some(SYSTEMD), connection: ArcSwapOption::empty() }
     }
 }
 
@@ -101,50 +108,56 @@ impl Cgroups {
 
 impl Scopes {
     async fn start(&self, pod: &PodCgroup, shim: i32) -> Result<(), ScopeError> {
-        let unit = pod.name();
-        let failed = |source| ScopeError::Start { unit: unit.to_owned(), source };
+        let answered = tokio::time::timeout(PATIENCE, self.started(pod, shim)).await;
+        answered.unwrap_or_else(|_| Err(ScopeError::Silent(pod.name().to_owned())))
+    }
+
+    async fn started(&self, pod: &PodCgroup, shim: i32) -> Result<(), ScopeError> {
+        let failed = |source| ScopeError::Start { unit: pod.name().to_owned(), source };
         let kept = self.connection.load_full();
         if let Some(connection) = kept {
-            match ask(&connection, pod, shim).await {
-                // systemd was executed anew, and this connection with it.
+            match self.ask(&connection, pod, shim).await {
+                // The bus was started anew.
                 Err(zbus::Error::InputOutput(_)) => self.connection.store(None),
                 answered => return answered.map_err(failed),
             }
         }
-        let connection = connect(&self.socket).await;
+        let connection = self.connect().await;
         let connection =
             connection.map_err(|source| ScopeError::Connect(self.socket.clone(), source))?;
-        ask(&connection, pod, shim).await.map_err(failed)?;
+        self.ask(&connection, pod, shim).await.map_err(failed)?;
         self.connection.store(Some(Arc::new(connection)));
         Ok(())
     }
-}
 
-async fn connect(socket: &Path) -> zbus::Result<Connection> {
-    let stream =
-        UnixStream::connect(socket).await.map_err(|e| zbus::Error::InputOutput(e.into()))?;
-    Builder::unix_stream(stream).p2p().build().await
-}
+    async fn connect(&self) -> zbus::Result<Connection> {
+        let stream = UnixStream::connect(&self.socket).await;
+        let stream = stream.map_err(|e| zbus::Error::InputOutput(e.into()))?;
+        let builder = Builder::unix_stream(stream);
+        if self.manager.is_some() { builder } else { builder.p2p() }.build().await
+    }
 
-async fn ask(connection: &Connection, pod: &PodCgroup, shim: i32) -> zbus::Result<()> {
-    let slice = pod.parent().map_or_else(|| "-.slice".to_owned(), |slice| slice.name().to_owned());
-    let pid = u32::try_from(shim).unwrap_or_default();
-    let properties = [
-        ("Description", Value::from(format!("Pod {}", pod.name()))),
-        ("Slice", Value::from(slice)),
-        ("PIDs", Value::from(vec![pid])),
-        ("Delegate", Value::from(true)),
-        ("TasksMax", Value::from(u64::MAX)),
-        // The node's shutdown stops containers by the kubelet's and our own order, not by systemd's.
-        ("DefaultDependencies", Value::from(false)),
-        ("CollectMode", Value::from("inactive-or-failed")),
-    ];
-    let aux: [(&str, Vec<(&str, Value<'_>)>); 0] = [];
-    let body = (pod.name(), "fail", properties.as_slice(), aux.as_slice());
-    let reply = connection
-        .call_method(None::<&str>, MANAGER, Some(INTERFACE), "StartTransientUnit", &body)
-        .await?;
-    reply.body().deserialize::<OwnedObjectPath>().map(drop)
+    async fn ask(&self, connection: &Connection, pod: &PodCgroup, shim: i32) -> zbus::Result<()> {
+        let slice =
+            pod.parent().map_or_else(|| "-.slice".to_owned(), |slice| slice.name().to_owned());
+        let pid = u32::try_from(shim).unwrap_or_default();
+        let properties = [
+            ("Description", Value::from(format!("Pod {}", pod.name()))),
+            ("Slice", Value::from(slice)),
+            ("PIDs", Value::from(vec![pid])),
+            ("Delegate", Value::from(true)),
+            ("TasksMax", Value::from(u64::MAX)),
+            // The node's shutdown stops containers by the kubelet's and our own order, not by systemd's.
+            ("DefaultDependencies", Value::from(false)),
+            ("CollectMode", Value::from("inactive-or-failed")),
+        ];
+        let aux: [(&str, Vec<(&str, Value<'_>)>); 0] = [];
+        let body = (pod.name(), "fail", properties.as_slice(), aux.as_slice());
+        let reply = connection
+            .call_method(self.manager, MANAGER, Some(INTERFACE), "StartTransientUnit", &body)
+            .await?;
+        reply.body().deserialize::<OwnedObjectPath>().map(drop)
+    }
 }
 
 /// Returns when the kernel says that the process is in the scope.
@@ -224,7 +237,8 @@ mod tests {
     #[tokio::test]
     async fn systemd_is_asked_for_a_delegated_scope_in_the_parents_slice() {
         let dir = tempfile::tempdir().unwrap();
-        let scopes = Scopes { socket: dir.path().join("private"), ..Scopes::default() };
+        let socket = dir.path().join("private");
+        let scopes = Scopes { socket, manager: None, ..Scopes::default() };
         let id = SandboxId::from_random([0xab; 32]);
         let pod = PodCgroup::systemd("kubepods-besteffort.slice", &id).unwrap();
         let absent = scopes.start(&pod, 77).await.unwrap_err();
@@ -234,7 +248,7 @@ mod tests {
         let listener = UnixListener::bind(&scopes.socket).unwrap();
         let (served, started) = tokio::join!(serve(&listener, &asked), scopes.start(&pod, 77));
         started.unwrap();
-        // As when systemd is executed anew: the next call connects again.
+        // As when the bus is started anew: the next call connects again.
         drop(served);
         let (_served, started) = tokio::join!(serve(&listener, &asked), scopes.start(&pod, 78));
         started.unwrap();
@@ -255,7 +269,8 @@ mod tests {
     #[tokio::test]
     async fn what_systemd_refuses_is_told_with_the_units_name() {
         let dir = tempfile::tempdir().unwrap();
-        let scopes = Scopes { socket: dir.path().join("private"), ..Scopes::default() };
+        let socket = dir.path().join("private");
+        let scopes = Scopes { socket, manager: None, ..Scopes::default() };
         let pod = PodCgroup::systemd("", &SandboxId::from_random([0xff; 32])).unwrap();
         let listener = UnixListener::bind(&scopes.socket).unwrap();
         let asked = Arc::new(Mutex::new(Vec::new()));
