@@ -61,7 +61,7 @@ pub(crate) struct Services<W: World> {
     pub(crate) node: Arc<Node>,
     /// What CPU usage was when it was last asked for.
     pub(crate) rates: Arc<usage::Rates>,
-    /// What clients of Exec, Attach and PortForward are given.
+    /// What clients that stream are given.
     pub(crate) urls: Arc<crate::stream::Urls>,
     /// True from the moment when the daemon is told to stop.
     pub(crate) stop: watch::Receiver<bool>,

@@ -233,13 +233,30 @@ async fn copy(
 ) -> Result<(), &'static str> {
     let activity = Activity::new();
     let (read, write) = stream.into_split();
+    // Who cannot end one direction would never end the session: it ends with the pod's side.
+    let halves = matches!(input, Input::Spdy(_));
     // A client that is gone, or reset its stream, wants nothing more of the other direction either.
-    let both =
-        async { tokio::try_join!(up(input, write, &activity), down(read, output, &activity)) };
+    let both = async {
+        let (up, down) = (up(input, write, &activity), down(read, output, &activity));
+        if halves {
+            return tokio::try_join!(up, down).map(drop);
+        }
+        let up = async {
+            match up.await {
+                Ok(()) => std::future::pending().await,
+                Err(broken) => broken,
+            }
+        };
+        // Neither is resumed.
+        tokio::select! {
+            broken = up => Err(broken),
+            ended = down => ended,
+        }
+    };
     // Neither is resumed.
     tokio::select! {
         done = both => match done {
-            Ok(_) | Err(Broken::Client) => Ok(()),
+            Ok(()) | Err(Broken::Client) => Ok(()),
             Err(Broken::Pod) => Err("the pod's side reset the connection"),
         },
         () = activity.ceased(idle) => Err("idle for too long"),

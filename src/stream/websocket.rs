@@ -1,6 +1,5 @@
 //! Exec, attach and port-forward over WebSocket: each message begins with the number of its channel.
 
-use std::future::Future;
 use std::time::Duration;
 
 use bytes::Bytes;
@@ -185,13 +184,11 @@ impl Socket {
     }
 
     /// Ready when the client is gone.
-    fn gone(&mut self) -> impl Future<Output = ()> {
-        async {
-            // Both are cancel-safe: they are tasks.
-            tokio::select! {
-                _ = &mut self.reader => {}
-                _ = &mut self.writer => {}
-            }
+    async fn gone(&mut self) {
+        // Both are cancel-safe: they are tasks.
+        tokio::select! {
+            _ = &mut self.reader => {}
+            _ = &mut self.writer => {}
         }
     }
 

@@ -9,6 +9,8 @@
 #[cfg(test)]
 mod bounds;
 #[cfg(test)]
+mod channels;
+#[cfg(test)]
 mod cni;
 #[cfg(test)]
 mod events;

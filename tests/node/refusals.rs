@@ -70,8 +70,10 @@ fn what_cannot_be_streamed_is_refused_before_there_is_a_url() {
         let said = node.refused(args);
         assert!(said.contains("FailedPrecondition") && said.contains(&id), "{said}");
     }
-    let none = "0".repeat(64);
-    for args in [&["exec", &none, "ls"][..], &["attach", &none], &["port-forward", &none, "80"]] {
+    let unknown = "0".repeat(64);
+    for args in
+        [&["exec", &unknown, "ls"][..], &["attach", &unknown], &["port-forward", &unknown, "80"]]
+    {
         let said = node.refused(args);
         assert!(said.contains("NotFound"), "{said}");
     }

@@ -226,9 +226,8 @@ fn a_client_that_is_killed_behind_input_that_nobody_reads_is_noticed() {
         let (tell, told) = std::sync::mpsc::channel();
         let feed = std::thread::spawn(move || {
             // Until the client takes no more for good.
-            while stdin.write_all(&[b'x'; 1 << 16]).is_ok() {
-                drop(tell.send(()));
-            }
+            let words = vec![b'x'; 1 << 16];
+            while stdin.write_all(&words).is_ok() && tell.send(()).is_ok() {}
         });
         while told.recv_timeout(AT_ONCE).is_ok() {}
         assert!(sleeping(&id, "996"));
@@ -390,8 +389,8 @@ fn used_url(node: &Node, id: &str) -> String {
     let output = node.try_crictl(&["--debug", "exec", id, "true"]);
     let said = String::from_utf8_lossy(&output.stderr).into_owned();
     let url = said.split("http").find(|part| part.contains("/exec/")).expect("a URL");
-    let end = url.find(['"', '\\', ' ', '\n']).unwrap_or(url.len());
-    format!("http{}", &url[..end])
+    let url = url.split(['"', '\\', ' ', '\n']).next().expect("a word");
+    format!("http{url}")
 }
 
 fn status_line(address: &str, path: &str) -> String {
