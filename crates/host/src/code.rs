@@ -6,7 +6,7 @@ use std::io;
 use crate::raw;
 
 /// Lets go of the pages of code that are mapped, and gives their bytes: what is executed again is mapped again from the page
-/// cache, 64 KiB at a fault. After the start most of what was needed once never is again: 11 MiB become 4.
+/// cache, 64 KiB at a fault. What only the start needed stays away: after the first calls 6.6 MiB are mapped instead of 8.4.
 pub fn forget_start() -> io::Result<u64> {
     let program = fs::read_link("/proc/self/exe")?;
     let maps = fs::read_to_string("/proc/self/maps")?;
