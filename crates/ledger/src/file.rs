@@ -1,6 +1,8 @@
 //! One redb file: a header, and records that carry a checksum.
 
 use std::collections::BTreeMap;
+use std::fs::{OpenOptions, Permissions};
+use std::os::unix::fs::{OpenOptionsExt, PermissionsExt};
 use std::path::{Path, PathBuf};
 
 use redb::{Database, ReadableDatabase, ReadableTable, TableDefinition, TableError};
@@ -11,6 +13,8 @@ pub(crate) const FORMAT: u32 = 1;
 const MAGIC: &[u8; 8] = b"ferropod";
 const CACHE: usize = 256 << 10;
 const CRC: usize = 4;
+/// Environments of containers are in it.
+const MODE: u32 = 0o600;
 
 const HEADER: TableDefinition<'_, &str, &[u8]> = TableDefinition::new("header");
 const RECORDS: TableDefinition<'_, (&str, &str), &[u8]> = TableDefinition::new("records");
@@ -55,6 +59,7 @@ pub(crate) struct File {
 
 impl File {
     pub(crate) fn open(path: &Path) -> Result<Self, redb::Error> {
+        keep_to_ourselves(path).map_err(redb::Error::Io)?;
         let database = Database::builder()
             .set_cache_size(CACHE)
             .set_check_integrity_on_open(true)
@@ -104,6 +109,12 @@ impl File {
         }
         Ok(transaction.commit()?)
     }
+}
+
+/// Makes the file where there is none: the database takes an empty one for its own, but would let everybody read it.
+fn keep_to_ourselves(path: &Path) -> std::io::Result<()> {
+    let file = OpenOptions::new().append(true).create(true).mode(MODE).open(path)?;
+    file.set_permissions(Permissions::from_mode(MODE))
 }
 
 fn read_records(
