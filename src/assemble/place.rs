@@ -7,7 +7,9 @@
 //! <root>/c/<container>/   upper and work of the container's overlay
 //! ```
 
+use std::fs::Permissions;
 use std::io;
+use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 
 use names::{ContainerId, SandboxId};
@@ -31,9 +33,12 @@ impl Places {
         }
     }
 
+    /// The state directory can be passed by every user of the host, and an environment or a pod's shared memory is
+    /// nothing for them.
     pub(crate) fn make(&self) -> io::Result<()> {
         for dir in [&self.pods, &self.bundles, &self.layers, &self.seccomp] {
             std::fs::create_dir_all(dir)?;
+            std::fs::set_permissions(dir, Permissions::from_mode(0o700))?;
         }
         Ok(())
     }
