@@ -15,6 +15,10 @@ mod cni;
 #[cfg(test)]
 mod events;
 #[cfg(test)]
+mod forge;
+#[cfg(test)]
+mod hostile;
+#[cfg(test)]
 mod images;
 #[cfg(test)]
 mod kills;
