@@ -98,3 +98,38 @@ fn rlimits_are_pairs() {
     assert_eq!(validate::rlimit("8:7"), None);
     assert_eq!(Config::default().rlimits(), [("nofile".to_owned(), 1024, 524_288)]);
 }
+
+#[test]
+fn streams_are_served_where_clients_can_connect() {
+    for (lines, wrong) in [
+        ("address = \"10.0.0.1:10010\"", ""),
+        ("address = \"[::1]:0\"\nadvertise = \"node.example\"", ""),
+        ("tls_cert = \"/c\"\ntls_key = \"/k\"", ""),
+        ("address = \"localhost:1\"", "stream.address"),
+        ("address = \"0.0.0.0:1\"", "stream.advertise"),
+        ("advertise = \"http://node\"", "stream.advertise"),
+        ("tls_cert = \"/c\"", "stream.tls_cert"),
+        ("max_sessions = 0", "stream.max_sessions"),
+        ("idle_timeout = \"0s\"", "stream.idle_timeout"),
+    ] {
+        match load(&[("c.toml", &format!("[stream]\n{lines}"))]) {
+            Ok(_) => assert_eq!(wrong, "", "{lines}"),
+            Err(error) => {
+                assert!(!wrong.is_empty() && error.to_string().contains(wrong), "{error}");
+            }
+        }
+    }
+}
+
+#[test]
+fn a_port_is_known_where_there_is_one() {
+    for (authority, port) in [
+        ("node:1", Some(1)),
+        ("[fd00::1]:2", Some(2)),
+        ("10.0.0.1", None),
+        ("[fd00::1]", None),
+        ("node:x", None),
+    ] {
+        assert_eq!(port_of(authority), port, "{authority}");
+    }
+}
