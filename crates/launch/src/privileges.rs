@@ -61,6 +61,8 @@ impl Privileges {
 
     /// Becomes it. Afterwards only execve is left to do.
     pub(crate) fn assume(&self) -> Result<(), Failure> {
+        // Keys of the daemon's session are nothing for a container, nor are those of another.
+        raw::new_session_keyring().at(STAGE, || "taking a new session keyring".into())?;
         for limit in &self.rlimits {
             set_limit(limit)?;
         }
