@@ -1,7 +1,7 @@
 //! The systemd driver: a pod's cgroup as a scope, which systemd makes around the pod's shim when it is asked over D-Bus.
 //!
 //! A scope cannot be empty, so it is made when the shim runs, not before. It is delegated: below it systemd touches nothing, and
-//! what is there is made as on any v2 node (systemd's CGROUP_DELEGATION document). systemd lets it go when its last
+//! what is there is made as on any v2 node (systemd's `CGROUP_DELEGATION` document). systemd lets it go when its last
 //! process has ended.
 //!
 //! One connection serves all pods. It is to the system's bus: on its own socket systemd signs its answers with a name that
@@ -37,7 +37,7 @@ const PATIENCE: Duration = Duration::from_secs(20);
 pub enum ScopeError {
     /// Nobody listens at the bus's socket.
     #[error("connect to the system's bus at {}", .0.display())]
-    Connect(PathBuf, #[source] zbus::Error),
+    Connect(PathBuf, #[source] Box<zbus::Error>),
     /// systemd does not make the unit.
     #[error("make the scope {unit}")]
     Start {
@@ -45,7 +45,7 @@ pub enum ScopeError {
         unit: String,
         /// What systemd says.
         #[source]
-        source: zbus::Error,
+        source: Box<zbus::Error>,
     },
     /// It does not answer.
     #[error("systemd has not answered in {PATIENCE:?} when asked for {0}")]
@@ -101,8 +101,7 @@ impl Cgroups {
         moved(pod, shim).await?;
         let (pod, unified) = (pod.clone(), unified.to_owned());
         let divided = tokio::task::spawn_blocking(move || divide(&pod, &unified, shim)).await;
-        divided.unwrap_or_else(|_| Ok(()))?;
-        Ok(())
+        Ok(divided.unwrap_or(Ok(()))?)
     }
 }
 
@@ -113,7 +112,10 @@ impl Scopes {
     }
 
     async fn started(&self, pod: &PodCgroup, shim: i32) -> Result<(), ScopeError> {
-        let failed = |source| ScopeError::Start { unit: pod.name().to_owned(), source };
+        let failed = |error: zbus::Error| ScopeError::Start {
+            unit: pod.name().to_owned(),
+            source: error.into(),
+        };
         let kept = self.connection.load_full();
         if let Some(connection) = kept {
             match self.ask(&connection, pod, shim).await {
@@ -124,7 +126,7 @@ impl Scopes {
         }
         let connection = self.connect().await;
         let connection =
-            connection.map_err(|source| ScopeError::Connect(self.socket.clone(), source))?;
+            connection.map_err(|e| ScopeError::Connect(self.socket.clone(), e.into()))?;
         self.ask(&connection, pod, shim).await.map_err(failed)?;
         self.connection.store(Some(Arc::new(connection)));
         Ok(())
@@ -218,8 +220,9 @@ mod tests {
             name: String,
             mode: String,
             properties: Vec<(String, OwnedValue)>,
-            _aux: Vec<(String, Vec<(String, OwnedValue)>)>,
+            aux: Vec<(String, Vec<(String, OwnedValue)>)>,
         ) -> zbus::fdo::Result<OwnedObjectPath> {
+            assert!(aux.is_empty(), "a scope needs no other unit");
             if name.contains("ffff") {
                 return Err(zbus::fdo::Error::Failed("Unit was already loaded".to_owned()));
             }
