@@ -78,6 +78,12 @@ fn a_hostile_volume_over_dev_moves_no_device_terminal_or_mask() {
             assert_eq!(std::fs::read_dir(&dev).expect("the volume").count(), before, "{at}");
         }
     }
+    let empty = scene.node.path("empty");
+    std::fs::create_dir_all(&empty).expect("a directory");
+    let id = scene.run(SLEEP, &volume(text(&empty), "/dev"));
+    assert_eq!(scene.exec(&id, "echo runs"), "runs");
+    // A place for the pod's shared memory is all that is made in it.
+    assert_eq!(listing(&empty), " d 755\nshm d 755");
     scene.end();
 }
 
