@@ -5,6 +5,7 @@ mod life;
 mod load;
 mod memory;
 mod pull;
+mod streams;
 
 use std::collections::BTreeSet;
 use std::path::PathBuf;
@@ -127,6 +128,8 @@ async fn measure(
     }
     let fifty = memory::measure(bench).await;
     bench.settle("fifty pods", fifty, &mut broken).await?;
+    let streams = streams::measure(bench).await;
+    bench.settle("streams", streams, &mut broken).await?;
     if let Some(big) = big {
         let pulls = pull::measure(bench, big).await;
         bench.settle("pulls", pulls, &mut broken).await?;

@@ -8,12 +8,12 @@ use cri_proto::cri::image_service_client::ImageServiceClient;
 use cri_proto::cri::runtime_service_client::RuntimeServiceClient;
 use cri_proto::cri::{
     Container, ContainerConfig, ContainerEventResponse, ContainerStatus, ContainerStatusRequest,
-    CreateContainerRequest, ExecSyncRequest, ExecSyncResponse, GetEventsRequest, ImageSpec,
-    ImageStatusRequest, ListContainerStatsRequest, ListContainersRequest, ListPodSandboxRequest,
-    ListPodSandboxStatsRequest, PodSandbox, PodSandboxConfig, PodSandboxStatus,
-    PodSandboxStatusRequest, PullImageRequest, RemoveContainerRequest, RemoveImageRequest,
-    RemovePodSandboxRequest, RunPodSandboxRequest, StartContainerRequest, StatusRequest,
-    StopContainerRequest, StopPodSandboxRequest,
+    CreateContainerRequest, ExecRequest, ExecSyncRequest, ExecSyncResponse, GetEventsRequest,
+    ImageSpec, ImageStatusRequest, ListContainerStatsRequest, ListContainersRequest,
+    ListPodSandboxRequest, ListPodSandboxStatsRequest, PodSandbox, PodSandboxConfig,
+    PodSandboxStatus, PodSandboxStatusRequest, PullImageRequest, RemoveContainerRequest,
+    RemoveImageRequest, RemovePodSandboxRequest, RunPodSandboxRequest, StartContainerRequest,
+    StatusRequest, StopContainerRequest, StopPodSandboxRequest,
 };
 use tonic::transport::{Channel, Endpoint};
 use tonic::{Code, Status, Streaming};
@@ -61,6 +61,8 @@ calls! {
         = StartContainerRequest { container_id: container.to_owned() } => |_| Ok(());
     exec(runtime.exec_sync, container: &str, cmd: Vec<String>) -> ExecSyncResponse
         = ExecSyncRequest { container_id: container.to_owned(), cmd, timeout: 30 } => Ok;
+    exec_url(runtime.exec, request: ExecRequest) -> String
+        = request => |reply: cri_proto::cri::ExecResponse| Ok(reply.url);
     stop(runtime.stop_container, container: &str, grace: i64) -> ()
         = StopContainerRequest { container_id: container.to_owned(), timeout: grace } => |_| Ok(());
     remove(runtime.remove_container, container: &str) -> ()

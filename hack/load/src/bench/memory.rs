@@ -52,7 +52,8 @@ async fn pods(bench: &Bench, count: usize, prefix: &'static str) -> Result<Vec<M
     Ok(started.await?.into_iter().map(|(_, made)| made).collect())
 }
 
-fn daemon(bench: &mut Bench, id: &'static str) {
+/// Memory of the daemon itself.
+pub(super) fn daemon(bench: &mut Bench, id: &'static str) {
     let kib: u32 = bench.pids.iter().filter_map(|pid| pss(*pid)).sum();
     if kib > 0 {
         bench.figures.value(id, f64::from(kib) / 1024.0);
