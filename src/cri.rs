@@ -74,6 +74,8 @@ pub(crate) struct Node {
     pub(crate) systemd_cgroups: bool,
     /// The kernel can make a mount and all below it read-only.
     pub(crate) recursive_read_only: bool,
+    /// Why a pod cannot have a user namespace of its own, if it cannot.
+    pub(crate) no_user_namespaces: Option<String>,
     /// The configuration in use, for people.
     pub(crate) config: serde_json::Value,
 }

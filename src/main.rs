@@ -105,6 +105,7 @@ fn services(
         node: Arc::new(cri::Node {
             systemd_cgroups: rooms.cgroups.driver() == host::cgroup::Driver::Systemd,
             recursive_read_only: rooms.facts.recursive_read_only,
+            no_user_namespaces: rooms.facts.no_user_namespaces.clone(),
             config: config.shown(),
         }),
         rates: Arc::default(),

@@ -30,6 +30,9 @@ pub(super) fn gather(config: &Config, cgroups: &Cgroups) -> anyhow::Result<NodeF
         lowest_oom_score_adj: if may_raise { -1000 } else { own_oom_score_adj()? },
         hostname: line("/proc/sys/kernel/hostname")?,
         recursive_read_only: host::proc::kernel().is_some_and(|v| v >= RECURSIVE_READ_ONLY),
+        no_user_namespaces: host::idmap::try_in(&config.root)
+            .err()
+            .map(|error| engine::record::chain(&error)),
         default_seccomp: default_seccomp(config)?,
         bounding,
     })

@@ -60,6 +60,7 @@ impl Host for Node {
             ipc_namespace: handle(wire::IPC_FD),
             uts_namespace: handle(wire::UTS_FD),
             pid_namespace: handle(wire::PID_FD),
+            user_namespace: handle(wire::USER_FD),
             // The shim puts the one in the other's place.
             target_pid_namespace: Some(handle(wire::PID_FD)),
         }
@@ -78,10 +79,10 @@ impl Host for Node {
     async fn tell_addresses(&self, sandbox: &Sandbox, addresses: &[IpAddr]) -> Result<(), Fault> {
         let dir = self.places.pod(&sandbox.id);
         let (hostname, addresses) = (self.hostname(&sandbox.config), addresses.to_vec());
-        let dns = sandbox.config.dns.clone();
+        let (dns, owner) = (sandbox.config.dns.clone(), owner(&sandbox.config));
         blocking(move || {
             let told = files::write_pod_files(&dir, &hostname, &addresses, dns.as_ref());
-            told.map(drop).map_err(|e| fault(e.kind(), &e))
+            told.and_then(|files| files.give(owner)).map_err(|e| fault(e.kind(), &e))
         })
         .await
     }
@@ -181,7 +182,11 @@ impl Node {
             }
             Claim::Shm if sandbox.config.namespaces.ipc == NamespaceMode::Node => Ok(()),
             Claim::Shm => {
-                let made = shm::mount(&self.places.shm(&sandbox.id), self.shm_size);
+                let made = shm::mount(
+                    &self.places.shm(&sandbox.id),
+                    self.shm_size,
+                    owner(&sandbox.config),
+                );
                 made.map_err(|e| fault(e.kind(), &e))
             }
             // Made through the shim.
@@ -193,6 +198,7 @@ impl Node {
         let config = &sandbox.config;
         let dir = self.places.pod(&sandbox.id);
         files::write_pod_files(&dir, &self.hostname(config), &[], config.dns.as_ref())
+            .and_then(|files| files.give(owner(config)))
             .map_err(|e| fault(e.kind(), &e))?;
         // For the sweep: who finds this directory without a record can still release the cgroup.
         let cgroup = sandbox.plan.cgroup().unwrap_or_default();
@@ -272,6 +278,11 @@ impl Node {
 pub(crate) fn pod_cgroup(sandbox: &Sandbox) -> Result<PodCgroup, Fault> {
     let path = sandbox.plan.cgroup().unwrap_or_default().to_owned();
     CgroupPath::try_from(path).and_then(PodCgroup::try_from).map_err(|e| fault(e.kind(), &e))
+}
+
+/// The user and group on the node that are root in the pod.
+fn owner(config: &SandboxConfig) -> (u32, u32) {
+    config.namespaces.user.map_or((0, 0), |user| (user.uids.first, user.gids.first))
 }
 
 fn remove_pod_dir(dir: &Path) -> Result<(), Fault> {

@@ -275,6 +275,12 @@ impl Shim for LiveShim {
             pid: own(wanted.pid),
             hostname: self.node.hostname(&sandbox.config),
             sysctls: sandbox.config.sysctls.clone(),
+            user: wanted.user.map(|user| v1::IdMap {
+                first_uid: user.uids.first,
+                uids: user.uids.length,
+                first_gid: user.gids.first,
+                gids: user.gids.length,
+            }),
         };
         let opened = self.client.open_namespaces(request).await.map_err(|e| asked(&e))?;
         if let Some(net) = opened.net {

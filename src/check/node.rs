@@ -14,6 +14,7 @@ const PROGRAMS: [&str; 2] = ["ferropod-shim", "ferropod-launch"];
 
 pub(super) fn findings(config: &Config) -> Vec<Finding> {
     let mut findings = vec![mount_namespace(), programs(config), disk(config), state(config)];
+    findings.push(user_namespaces(config));
     findings.extend(network(config));
     findings
 }
@@ -43,6 +44,17 @@ fn programs(config: &Config) -> Finding {
     }
     let fact = format!("{} not in {}", missing.join(" and "), dir.display());
     Finding::bad("programs", fact, "install all three together, or set runtime.programs")
+}
+
+fn user_namespaces(config: &Config) -> Finding {
+    match host::idmap::try_in(&nearest(&config.root)) {
+        Ok(()) => Finding::good("user namespaces", "work for pods (hostUsers: false)"),
+        Err(error) => Finding::weak(
+            "user namespaces",
+            format!("none for pods (hostUsers: false): {}", engine::record::chain(&error)),
+            "boot Linux 5.19 or newer, and put root on ext4, xfs, btrfs or (6.3) tmpfs",
+        ),
+    }
 }
 
 fn disk(config: &Config) -> Finding {

@@ -67,6 +67,11 @@ impl<'a> At<'a> {
         Invalid { path: self.to_string(), wrong, kind: Kind::Unsupported }
     }
 
+    pub(crate) fn impossible(&self, why: &str) -> Invalid {
+        let wrong = format!("not on this node: {why}");
+        Invalid { path: self.to_string(), wrong, kind: Kind::Unsupported }
+    }
+
     pub(crate) fn required<T>(&self, value: Option<T>) -> Result<T, Invalid> {
         value.ok_or_else(|| self.invalid("is missing"))
     }

@@ -4,7 +4,9 @@
 use std::collections::HashMap;
 
 use cri_proto::cri;
-use pod::config::{ImageSpec, Labels, Mount, NamespaceMode, Namespaces, Propagation, Resources};
+use pod::config::{
+    IdRange, ImageSpec, Labels, Mount, NamespaceMode, Namespaces, Propagation, Resources,
+};
 use pod::{Container, ContainerPhase, Pod, Sandbox, SandboxPhase};
 
 use super::parse::wire_signal;
@@ -99,8 +101,16 @@ fn namespaces(namespaces: &Namespaces) -> cri::NamespaceOption {
         pid: mode(namespaces.pid),
         ipc: mode(namespaces.ipc),
         target_id: namespaces.target.as_ref().map(ToString::to_string).unwrap_or_default(),
-        userns_options: None,
+        userns_options: namespaces.user.as_ref().map(|user| cri::UserNamespace {
+            mode: cri::NamespaceMode::Pod.into(),
+            uids: vec![mapping(user.uids)],
+            gids: vec![mapping(user.gids)],
+        }),
     }
+}
+
+fn mapping(range: IdRange) -> cri::IdMapping {
+    cri::IdMapping { host_id: range.first, container_id: 0, length: range.length }
 }
 
 // === containers ===
@@ -230,6 +240,8 @@ fn mount(mount: &Mount) -> cri::Mount {
         selinux_relabel: mount.selinux_relabel,
         propagation: propagation.into(),
         recursive_read_only: mount.recursive_read_only,
+        uid_mappings: mount.mapped.iter().map(|ids| mapping(ids.uids)).collect(),
+        gid_mappings: mount.mapped.iter().map(|ids| mapping(ids.gids)).collect(),
         ..Default::default()
     }
 }

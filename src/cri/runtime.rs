@@ -26,7 +26,7 @@ impl<W: World> Services<W> {
             name: String::new(),
             features: Some(cri::RuntimeHandlerFeatures {
                 recursive_read_only_mounts: self.node.recursive_read_only,
-                user_namespaces: false,
+                user_namespaces: self.node.no_user_namespaces.is_none(),
             }),
         };
         let conditions = vec![condition("RuntimeReady", true, "", ""), self.network_ready()];
@@ -36,7 +36,7 @@ impl<W: World> Services<W> {
             runtime_handlers: vec![handler],
             features: Some(cri::RuntimeFeatures {
                 supplemental_groups_policy: true,
-                user_namespaces_host_network: false,
+                user_namespaces_host_network: self.node.no_user_namespaces.is_none(),
                 mount_options: false,
             }),
         })

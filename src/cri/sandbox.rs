@@ -17,6 +17,10 @@ impl<W: World> Services<W> {
     ) -> Answer<cri::RunPodSandboxResponse> {
         let at = At::root("config");
         let config = parse::sandbox_config(&at, request.config.as_ref(), &request.runtime_handler)?;
+        if let (Some(_), Some(why)) = (config.namespaces.user, &self.node.no_user_namespaces) {
+            let at = At::root("config.linux.security_context.namespace_options.userns_options");
+            return Err(at.impossible(why).into());
+        }
         let id = self.engine.run_sandbox(config).await.map_err(failed)?;
         note("sandbox", &id);
         Ok(cri::RunPodSandboxResponse { pod_sandbox_id: id.into() })

@@ -10,6 +10,7 @@
 //! | [`netns`] | pins of network namespaces in `/run/netns` |
 //! | [`dial`] | connections to a port inside a network namespace |
 //! | [`shm`] | a pod's `/dev/shm` |
+//! | [`idmap`] | whether user namespaces of pods go here |
 //! | [`files`] | files replaced whole, a pod's hostname, hosts and resolv.conf, directory trees |
 //! | [`seal`] | the shim and launch programs, where no container can write them |
 //! | [`spawn`] | shims as processes |
@@ -33,6 +34,7 @@ pub mod dial;
 pub mod disk;
 mod fault;
 pub mod files;
+pub mod idmap;
 pub mod netns;
 pub mod proc;
 #[expect(unsafe_code, reason = "the fence: system calls that nix does not wrap")]

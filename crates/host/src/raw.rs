@@ -12,8 +12,10 @@ use tokio::io::Interest;
 use tokio::io::unix::AsyncFd;
 
 mod child;
+mod trial;
 
 pub(crate) use child::{Birth, Newborn, spawn};
+pub(crate) use trial::{Sleeper, Trial, try_idmap};
 
 const FSOPEN_CLOEXEC: libc::c_uint = 1;
 const FSMOUNT_CLOEXEC: libc::c_uint = 1;
@@ -100,7 +102,17 @@ pub(crate) fn move_mount(mount: BorrowedFd<'_>, to: &CStr) -> io::Result<()> {
 
 /// Adds these `MOUNT_ATTR_` bits to one mount.
 pub(crate) fn mount_setattr(mount: BorrowedFd<'_>, set: u64) -> io::Result<()> {
-    let attr = libc::mount_attr { attr_set: set, attr_clr: 0, propagation: 0, userns_fd: 0 };
+    set_mount(mount, set, 0)
+}
+
+/// Gives a mount that is attached nowhere the ids of a user namespace.
+pub(crate) fn mount_map(mount: BorrowedFd<'_>, namespace: BorrowedFd<'_>) -> io::Result<()> {
+    let namespace = u64::try_from(namespace.as_raw_fd()).map_err(io::Error::other)?;
+    set_mount(mount, libc::MOUNT_ATTR_IDMAP, namespace)
+}
+
+fn set_mount(mount: BorrowedFd<'_>, set: u64, userns_fd: u64) -> io::Result<()> {
+    let attr = libc::mount_attr { attr_set: set, attr_clr: 0, propagation: 0, userns_fd };
     let (mount, empty, flags) = (mount.as_raw_fd(), c"".as_ptr(), libc::AT_EMPTY_PATH);
     let (attr, size) = (&raw const attr, size_of::<libc::mount_attr>());
     // SAFETY: the string and the structure outlive the call, and the size is the structure's.

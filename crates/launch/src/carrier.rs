@@ -37,6 +37,11 @@ pub(crate) fn carrier(spec: &Spec, owner: CgroupOwner) -> Result<Spec, Failure> 
             continue;
         }
         let mut mount = mount.clone();
+        // Done on the clone: libcontainer refuses it.
+        mount.set_uid_mappings(None).set_gid_mappings(None);
+        if let Some(options) = mount.options_mut() {
+            options.retain(|option| option != "ridmap");
+        }
         if source::is_bind(&mount) {
             mount.set_source(Some(PathBuf::from(rootfs::staged(staged))));
             staged += 1;

@@ -17,8 +17,9 @@ use crate::cgroups::CgroupOwner;
 use crate::control::Answer;
 use crate::executor::LastSteps;
 use crate::failure::{At, Failure, Kind, chain};
+use crate::idmap::{Ids, UserNamespace};
 use crate::late::Late;
-use crate::privileges::Privileges;
+use crate::privileges::{Privileges, raise_limits};
 use crate::program::Program;
 use crate::rootfs::{self, BUNDLE, CARRIER, Source};
 use crate::trace::{self, Causes};
@@ -38,7 +39,9 @@ pub(crate) fn create(job: &v1::CreateJob, start: Option<OwnedFd>) -> Result<Answ
     if let Some(own) = &own {
         own.show(&mut spec)?;
     }
-    let (sources, late) = sources(&spec, &job.deny_missing)?;
+    let user_namespace = UserNamespace::of(&spec)?;
+    let mapped = user_namespace.as_ref();
+    let (sources, late) = sources(&spec, &job.deny_missing, mapped)?;
     if late.is_empty() {
         device::add(&mut spec, job)?;
     }
@@ -50,10 +53,15 @@ pub(crate) fn create(job: &v1::CreateJob, start: Option<OwnedFd>) -> Result<Answ
     let filter = spec.linux().as_ref().and_then(|l| l.seccomp().as_ref());
     let filter = filter.map(|profile| seccomp::program(profile, &job.seccomp_cache)).transpose()?;
     let owner = if own.is_some() { CgroupOwner::Launch } else { CgroupOwner::Libcontainer };
-    rootfs::Parts::take(&job.bundle, owner)?.pivot(&job.bundle, rootfs, &sources)?;
+    rootfs::Parts::take(&job.bundle, owner)?.pivot(&job.bundle, rootfs, &sources, mapped)?;
     drop(sources);
     let user = user(job)?;
     let process = settle(&mut spec, &user, job.set_home)?;
+    if let Some(mapped) = mapped {
+        mapped.ids.check(user.uid, user.gid, &user.groups)?;
+        mapped.devices(&spec, rootfs::place("/dev")?.as_fd())?;
+        raise_limits(&process);
+    }
     set_oom_score(&process)?;
     write(&format!("{BUNDLE}/config.json"), &spec)?;
     write(&format!("{CARRIER}/config.json"), &carrier(&spec, owner)?)?;
@@ -68,16 +76,21 @@ pub(crate) fn create(job: &v1::CreateJob, start: Option<OwnedFd>) -> Result<Answ
     };
     // As late as can be: from here on it is the container's memory.
     own.as_ref().map_or(Ok(()), cgroups::Own::join)?;
-    let answer = build(job, steps, user)?;
+    let answer = build(job, steps, user, mapped.map(|mapped| mapped.ids))?;
     limits.set()?;
     Ok(answer)
 }
 
-fn build(job: &v1::CreateJob, steps: LastSteps, user: Resolved) -> Result<Answer, Failure> {
+fn build(
+    job: &v1::CreateJob,
+    steps: LastSteps,
+    user: Resolved,
+    ids: Option<Ids>,
+) -> Result<Answer, Failure> {
     let causes = trace::collect()?;
     let console = steps.terminal.then(terminal::listen).transpose()?;
     if console.is_none() {
-        own_stdio(user.uid)?;
+        own_stdio(ids.map_or(user.uid, |ids| ids.user(user.uid)))?;
     }
     let pid = run_libcontainer(&job.container_id, steps, console.is_some())
         .map_err(|error| failed(&error, causes))?;
@@ -114,11 +127,15 @@ fn failed(error: &libcontainer::error::LibcontainerError, causes: Causes) -> Fai
     Failure::new("libcontainer", Kind::Internal, message)
 }
 
-fn sources(spec: &Spec, deny_missing: &[String]) -> Result<(Vec<Source>, Vec<Late>), Failure> {
+fn sources(
+    spec: &Spec,
+    deny_missing: &[String],
+    user: Option<&UserNamespace>,
+) -> Result<(Vec<Source>, Vec<Late>), Failure> {
     let all = spec.mounts().clone().unwrap_or_default();
     let (mut staged, mut late) = (Vec::new(), Vec::new());
     for mount in all.iter().filter(|m| source::is_bind(m)) {
-        let source = source::take(mount, deny_missing)?;
+        let source = source::take(mount, deny_missing, user)?;
         if is_late(mount, &all) {
             late.push(Late::new(source, mount)?);
         } else {

@@ -14,8 +14,8 @@ use crate::failure::{At, Failure, Kind};
 
 const STAGE: &str = "device";
 /// Not devices of the machine, or a container's own.
-const NOT_GIVEN: [&str; 8] =
-    ["pts", "shm", "fd", "mqueue", "console", ".lxc", ".lxd-mounts", ".udev"];
+const NOT_GIVEN: [&str; 9] =
+    ["pts", "ptmx", "shm", "fd", "mqueue", "console", ".lxc", ".lxd-mounts", ".udev"];
 const DEEPEST: usize = 8;
 
 /// Adds the devices that a job asks for to a specification.

@@ -14,7 +14,8 @@ use wire::v1;
 use crate::control::Answer;
 use crate::create::{own_pipe, set_oom_score};
 use crate::failure::{At, Failure, Kind};
-use crate::privileges::Privileges;
+use crate::idmap::Ids;
+use crate::privileges::{Privileges, raise_limits};
 use crate::program::Program;
 use crate::{cgroups, directory, raw, seccomp, terminal};
 
@@ -43,10 +44,23 @@ pub(crate) fn exec(job: &v1::ExecJob) -> Result<Answer, Failure> {
     set_oom_score(&process)?;
     // v1 has no birth into a cgroup: this process joins, and its child is born where it is.
     job.cgroups.iter().try_for_each(|dir| cgroups::join(dir))?;
+    let ids = Ids::of(&spec)?;
+    if ids.is_some() {
+        raise_limits(&process);
+    }
+    if !job.tty {
+        own_stdio(ids.map_or(uid, |ids| ids.user(uid)))?;
+    }
     enter(job.pid)?;
+    if ids.is_some() {
+        become_root()?;
+    }
     let (master, slave) =
         if job.tty { terminal::open().map(|(m, s)| (Some(m), Some(s)))? } else { (None, None) };
-    own_stdio(slave.as_ref(), uid)?;
+    if let Some(slave) = &slave {
+        std::os::unix::fs::fchown(slave, Some(uid), None)
+            .at("terminal", || format!("giving the terminal to user {uid}"))?;
+    }
     let (reader, told) = pipe2(OFlag::O_CLOEXEC).at(STAGE, || "making a pipe".into())?;
     let child = Child {
         program: Program::new(
@@ -115,11 +129,14 @@ fn enter(pid: i32) -> Result<(), Failure> {
     raw::enter(process.as_fd(), flags).at(STAGE, || format!("entering the namespaces of {pid}"))
 }
 
-fn own_stdio(slave: Option<&OwnedFd>, uid: u32) -> Result<(), Failure> {
-    if let Some(slave) = slave {
-        return std::os::unix::fs::fchown(slave, Some(uid), None)
-            .at("terminal", || format!("giving the terminal to user {uid}"));
-    }
+/// Root of the user namespace that was entered: root of the node has no number in it.
+fn become_root() -> Result<(), Failure> {
+    let doing = || "becoming root of the user namespace".to_owned();
+    raw::set_groups(&[]).at(STAGE, doing)?;
+    raw::set_ids(0, 0).at(STAGE, doing)
+}
+
+fn own_stdio(uid: u32) -> Result<(), Failure> {
     let (stdin, stdout, stderr) = (std::io::stdin(), std::io::stdout(), std::io::stderr());
     for fd in [stdin.as_fd(), stdout.as_fd(), stderr.as_fd()] {
         own_pipe(fd, uid).at("stdio", || format!("giving the pipes to user {uid}"))?;

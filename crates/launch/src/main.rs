@@ -9,6 +9,7 @@
 //! * [`create`], [`exec`]: the two jobs, in order;
 //! * [`rootfs`], [`source`], [`late`], [`device`]: the mount namespace that a container is made in;
 //! * [`cgroups`]: the container's own, where there are v1 hierarchies;
+//! * [`idmap`]: what a user namespace adds to it;
 //! * [`user`], [`directory`]: what only the image's files can tell;
 //! * [`carrier`], [`executor`], [`trace`]: living with libcontainer;
 //! * [`privileges`], [`seccomp`], [`program`], [`terminal`]: the last steps, the same for both jobs;
@@ -43,8 +44,7 @@
 //!   127 (not found), 126 (not executable) or 128.
 //!
 //! # Seams
-//! User namespaces: `exec` already enters one that differs; `rootfs` would idmap layers and sources on their clones, and
-//! the staging directories are 0755. AppArmor and SELinux labels belong into `executor` and `exec`, before the filter.
+//! AppArmor and SELinux labels belong into `executor` and `exec`, before the filter.
 
 mod carrier;
 mod cgroups;
@@ -55,6 +55,7 @@ mod directory;
 mod exec;
 mod executor;
 mod failure;
+mod idmap;
 mod late;
 mod privileges;
 mod program;

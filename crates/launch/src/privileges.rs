@@ -124,6 +124,19 @@ fn bit(capability: Capability) -> u64 {
     capability.to_cap().bitmask()
 }
 
+/// Raises hard limits to what a process is to have, where that is allowed: in a user namespace it is not any more.
+pub(crate) fn raise_limits(process: &Process) {
+    for limit in process.rlimits().iter().flatten() {
+        let resource = resource(limit.typ());
+        if let Ok((soft, hard)) = getrlimit(resource)
+            && hard < limit.hard()
+        {
+            // Refused: then it is clamped later.
+            let _refused = setrlimit(resource, soft, limit.hard());
+        }
+    }
+}
+
 /// A limit above what this process may raise is clamped: the machine forbids it, and the daemon has said so once.
 fn set_limit(limit: &PosixRlimit) -> Result<(), Failure> {
     let resource = resource(limit.typ());

@@ -4,6 +4,7 @@
 //! /rootfs   the overlay          /proc /sys   as on the host, for libcontainer
 //! /s/N      bind sources         /b           the bundle, which the host sees
 //! /carrier  config.json for libcontainer; vanishes with the last process
+//! /l /dev   for a user namespace: mapped layers, devices to bind
 //! ```
 //!
 //! Everything is a detached mount until this process's mount namespace has been cut off from the host's, then it is
@@ -23,6 +24,7 @@ use wire::v1;
 
 use crate::cgroups::CgroupOwner;
 use crate::failure::{At, Failure};
+use crate::idmap::UserNamespace;
 use crate::raw::{self, MountAttr};
 
 const STAGE: &str = "rootfs";
@@ -32,7 +34,10 @@ pub(crate) const ROOTFS: &str = "/rootfs";
 pub(crate) const BUNDLE: &str = "/b";
 /// Where libcontainer finds its specification.
 pub(crate) const CARRIER: &str = "/carrier";
-const DIRECTORIES: [&CStr; 6] = [c"rootfs", c"s", c"proc", c"sys", c"b", c"carrier"];
+/// Where the layers are, with mapped ids, when there is a user namespace.
+const LAYERS: &CStr = c"l";
+const DIRECTORIES: [&CStr; 8] =
+    [c"rootfs", c"s", c"proc", c"sys", c"b", c"carrier", c"dev", LAYERS];
 const PRIVATE: u64 = libc::MS_PRIVATE;
 
 /// A bind source, not attached anywhere yet.
@@ -84,6 +89,7 @@ impl Parts {
         bundle: &str,
         rootfs: &v1::Rootfs,
         sources: &[Source],
+        user: Option<&UserNamespace>,
     ) -> Result<(), Failure> {
         mount(None::<&str>, "/", None::<&str>, MsFlags::MS_REC | MsFlags::MS_SLAVE, None::<&str>)
             .at(STAGE, || "cutting the mount namespace off".into())?;
@@ -95,7 +101,7 @@ impl Parts {
         let over = place(bundle)?;
         raw::attach(root.as_fd(), over.as_fd())
             .at(STAGE, || "attaching the staging root".into())?;
-        mount_overlay(rootfs, &root)?;
+        mount_overlay(rootfs, &root, user)?;
         fchdir(raw::shown(&root)).at(STAGE, || "entering the staging root".into())?;
         let parts = [(&self.bundle, "b"), (&self.proc, "proc"), (&self.sys, "sys")];
         let cgroup = self.cgroup.iter().map(|mount| (mount, "sys/fs/cgroup"));
@@ -140,12 +146,21 @@ fn tmpfs() -> Result<OwnedFd, Failure> {
     raw::fs_mount(context.as_fd()).at(STAGE, doing)
 }
 
-fn mount_overlay(rootfs: &v1::Rootfs, root: &OwnedFd) -> Result<(), Failure> {
+fn mount_overlay(
+    rootfs: &v1::Rootfs,
+    root: &OwnedFd,
+    user: Option<&UserNamespace>,
+) -> Result<(), Failure> {
     for dir in [&rootfs.upper, &rootfs.work] {
         make_dirs(dir, 0o755).at(STAGE, || format!("making {dir}"))?;
     }
+    let mut layers = rootfs.dir.clone();
+    if let Some(user) = user {
+        layers = format!("/proc/self/fd/{}/{}", raw::shown(root), LAYERS.to_string_lossy());
+        user.layers(rootfs, place(&layers)?.as_fd())?;
+    }
     // Names relative to here keep a hundred layers within the kernel's limits.
-    chdir(rootfs.dir.as_str()).at(STAGE, || format!("entering {}", rootfs.dir))?;
+    chdir(layers.as_str()).at(STAGE, || format!("entering {layers}"))?;
     let at = format!("/proc/self/fd/{}/rootfs", raw::shown(root));
     let overlay = match overlay(rootfs) {
         Err(e) if e.raw_os_error() == Some(libc::EINVAL) => {

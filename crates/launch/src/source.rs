@@ -10,6 +10,7 @@ use std::os::fd::AsFd;
 use libcontainer::oci_spec::runtime::Mount;
 
 use crate::failure::{At, Failure, Kind};
+use crate::idmap::UserNamespace;
 use crate::raw::{self, MountAttr};
 use crate::rootfs::{self, Source};
 
@@ -39,7 +40,11 @@ pub(crate) fn propagation(mount: &Mount) -> Propagation {
 }
 
 /// Takes a clone of a bind mount's source.
-pub(crate) fn take(mount: &Mount, deny_missing: &[String]) -> Result<Source, Failure> {
+pub(crate) fn take(
+    mount: &Mount,
+    deny_missing: &[String],
+    user: Option<&UserNamespace>,
+) -> Result<Source, Failure> {
     let path = mount.source().as_ref().map(|p| p.display().to_string()).unwrap_or_default();
     if path.is_empty() {
         let message = format!("the mount at {} has no source", mount.destination().display());
@@ -50,6 +55,9 @@ pub(crate) fn take(mount: &Mount, deny_missing: &[String]) -> Result<Source, Fai
     let name = rootfs::c_path(&path)?;
     let clone = raw::clone_tree(raw::here(), &name, recursive)
         .at(STAGE, || format!("cloning the mount of {path}"))?;
+    if let Some(user) = user.filter(|_| mount.uid_mappings().is_some()) {
+        user.map(clone.as_fd(), &path, recursive)?;
+    }
     let wanted = propagation(mount);
     check(&path, wanted)?;
     let bits = match wanted {

@@ -133,6 +133,27 @@ pub struct Namespaces {
     /// The container whose PID namespace `Target` means.
     #[serde(default)]
     pub target: Option<names::ContainerId>,
+    /// The pod's own user namespace; `None`: the node's.
+    #[serde(default)]
+    pub user: Option<UserNamespace>,
+}
+
+/// The ids of a user namespace: one range of users and one of groups, both from 0 on inside.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub struct UserNamespace {
+    /// Users.
+    pub uids: IdRange,
+    /// Groups.
+    pub gids: IdRange,
+}
+
+/// Ids of the node that 0, 1, 2, … are in a user namespace.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub struct IdRange {
+    /// What 0 is on the node.
+    pub first: u32,
+    /// How many there are; never 0, and the last one is an id.
+    pub length: u32,
 }
 
 /// The security context of a sandbox. There is no pause process, so users and groups are kept only to be compared.
@@ -242,6 +263,9 @@ pub struct Mount {
     pub selinux_relabel: bool,
     /// How later mounts travel.
     pub propagation: Propagation,
+    /// Owners inside are those on the disk: what the pod's user namespace does to ids is undone. It is the pod's own.
+    #[serde(default)]
+    pub mapped: Option<UserNamespace>,
 }
 
 /// How later mounts travel between host and container.

@@ -67,6 +67,19 @@ pub enum Refusal {
     /// A privileged container needs a privileged sandbox.
     #[error("config.linux.security_context.privileged: sandbox {0} is not privileged")]
     SandboxNotPrivileged(SandboxId),
+    /// A container has no user namespace but its sandbox's.
+    #[error(
+        "config.linux.security_context.namespace_options.userns_options: differs from that of sandbox {0}"
+    )]
+    OtherUserNamespace(SandboxId),
+    /// A volume has no ids but its sandbox's.
+    #[error("config.mounts[{index}].uidMappings, gidMappings: differ from those of sandbox {id}")]
+    OtherMappings {
+        /// The sandbox.
+        id: SandboxId,
+        /// Which mount.
+        index: usize,
+    },
 }
 
 impl Refusal {
@@ -75,7 +88,9 @@ impl Refusal {
         match self {
             Self::NoContainer(_) | Self::NoTarget(_) => Kind::NotFound,
             Self::NameTaken { .. } => Kind::AlreadyExists,
-            Self::SandboxNotPrivileged(_) => Kind::Invalid,
+            Self::SandboxNotPrivileged(_)
+            | Self::OtherUserNamespace(_)
+            | Self::OtherMappings { .. } => Kind::Invalid,
             Self::NotReady(_)
             | Self::BeingStopped(_)
             | Self::BeingRemoved(_)

@@ -14,7 +14,7 @@ use nix::fcntl::{FcntlArg, FdFlag, fcntl};
 use nix::unistd::Pid;
 
 pub(crate) use child::{Program, spawn};
-pub(crate) use helper::{Failed, Helper, Report, Step, Wanted, start};
+pub(crate) use helper::{Failed, Helper, Report, Step, Wanted, set_sysctls, start};
 
 /// Owns a descriptor that this process was started with, and makes it close-on-exec.
 pub(crate) fn inherited(number: i32) -> Result<OwnedFd, Errno> {

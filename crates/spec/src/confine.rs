@@ -1,9 +1,10 @@
 //! What separates the container from the node: namespaces, covered paths, cgroup.
 
 use oci_spec::runtime::{
-    Linux, LinuxBuilder, LinuxNamespace, LinuxNamespaceBuilder, LinuxNamespaceType,
+    Linux, LinuxBuilder, LinuxIdMapping, LinuxIdMappingBuilder, LinuxNamespace,
+    LinuxNamespaceBuilder, LinuxNamespaceType,
 };
-use pod::config::{NamespaceMode, Propagation};
+use pod::config::{IdRange, NamespaceMode, Propagation};
 
 use crate::request::{BuildError, CgroupLayout, Request};
 use crate::{limits, mounts, seccomp};
@@ -21,6 +22,10 @@ pub(crate) fn linux(request: &Request<'_>) -> Result<Linux, BuildError> {
         .readonly_paths(readonly(request)?)
         .build()?;
     linux.set_seccomp(seccomp::seccomp(request)?).set_devices(None).set_sysctl(None);
+    if let Some(user) = &request.sandbox.namespaces.user {
+        linux.set_uid_mappings(Some(vec![mapping(user.uids)?]));
+        linux.set_gid_mappings(Some(vec![mapping(user.gids)?]));
+    }
     Ok(linux)
 }
 
@@ -28,6 +33,9 @@ fn namespaces(request: &Request<'_>) -> Result<Vec<LinuxNamespace>, BuildError> 
     let place = request.place;
     let pod = &request.sandbox.namespaces;
     let mut all = vec![namespace(LinuxNamespaceType::Mount, None)?];
+    if pod.user.is_some() {
+        all.push(namespace(LinuxNamespaceType::User, Some(&place.user_namespace))?);
+    }
     if pod.network != NamespaceMode::Node {
         all.push(namespace(LinuxNamespaceType::Network, Some(&place.network_namespace))?);
         // The node's network comes with the node's host name.
@@ -69,6 +77,11 @@ fn namespace(
         Some(path) => builder.path(path.as_str()).build()?,
         None => builder.build()?,
     })
+}
+
+pub(crate) fn mapping(range: IdRange) -> Result<LinuxIdMapping, BuildError> {
+    let builder = LinuxIdMappingBuilder::default().container_id(0_u32);
+    Ok(builder.host_id(range.first).size(range.length).build()?)
 }
 
 /// libcontainer knows one propagation for the whole root; launch stages each source with its own below it.

@@ -3,6 +3,7 @@
 use oci_spec::runtime::{Mount, MountBuilder};
 use pod::config::{self, NamespaceMode, Propagation};
 
+use crate::confine;
 use crate::request::{BuildError, Request};
 
 pub(crate) const CGROUP: &str = "/sys/fs/cgroup";
@@ -27,17 +28,25 @@ pub(crate) fn mounts(request: &Request<'_>) -> Result<Vec<Mount>, BuildError> {
 
 fn defaults(request: &Request<'_>) -> Result<Vec<Mount>, BuildError> {
     let access = if request.container.security.privileged { "rw" } else { "ro" };
+    let namespaces = &request.sandbox.namespaces;
+    // The group of terminals; a user namespace may be too small to have it.
+    let group = namespaces.user.is_none_or(|user| user.gids.length > 5).then_some("gid=5");
+    let pts = ["nosuid", "noexec", "newinstance", "ptmxmode=0666", "mode=0620"];
+    let pts: Vec<&str> = pts.into_iter().chain(group).collect();
+    // A sysfs shows a network namespace, and only who owns that may mount it: else this is the node's, without what is mounted in it.
+    let nodes_sys = namespaces.user.is_some() && namespaces.network == NamespaceMode::Node;
+    let sys = match nodes_sys {
+        true => {
+            ("/sys", "bind", "/sys", &["bind", "rprivate", "nosuid", "noexec", "nodev", "ro"][..])
+        }
+        false => ("/sys", "sysfs", "sysfs", &["nosuid", "noexec", "nodev", access][..]),
+    };
     [
         ("/proc", "proc", "proc", &["nosuid", "noexec", "nodev"][..]),
         ("/dev", "tmpfs", "tmpfs", &["nosuid", "strictatime", "mode=755", "size=65536k"]),
-        (
-            "/dev/pts",
-            "devpts",
-            "devpts",
-            &["nosuid", "noexec", "newinstance", "ptmxmode=0666", "mode=0620", "gid=5"],
-        ),
+        ("/dev/pts", "devpts", "devpts", &pts),
         ("/dev/mqueue", "mqueue", "mqueue", &["nosuid", "noexec", "nodev"]),
-        ("/sys", "sysfs", "sysfs", &["nosuid", "noexec", "nodev", access]),
+        sys,
         (CGROUP, "cgroup", "cgroup", &["nosuid", "noexec", "nodev", "relatime", access]),
     ]
     .into_iter()
@@ -100,7 +109,19 @@ fn volume_mount(request: &Request<'_>, volume: &config::Mount) -> Result<Mount, 
         (true, false) => "ro",
         (false, false) => "rw",
     };
-    mount(&at, "bind", &volume.host_path, &["rbind", propagation, access])
+    if request.sandbox.namespaces.user.is_some() && volume.propagation == Propagation::Bidirectional
+    {
+        let wrong = "what a pod with a user namespace of its own mounts cannot reach the node";
+        return Err(BuildError::field(field("propagation"), wrong));
+    }
+    let Some(ids) = &volume.mapped else {
+        return mount(&at, "bind", &volume.host_path, &["rbind", propagation, access]);
+    };
+    let options = ["rbind", propagation, access, "ridmap"];
+    let mut mount = mount(&at, "bind", &volume.host_path, &options)?;
+    mount.set_uid_mappings(Some(vec![confine::mapping(ids.uids)?]));
+    mount.set_gid_mappings(Some(vec![confine::mapping(ids.gids)?]));
+    Ok(mount)
 }
 
 fn recursive(request: &Request<'_>, volume: &config::Mount) -> Result<&'static str, BuildError> {

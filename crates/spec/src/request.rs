@@ -89,6 +89,8 @@ pub struct NodeFacts {
     pub hugetlb: bool,
     /// A mount can be made read-only with all below it.
     pub recursive_read_only: bool,
+    /// Why pods cannot have user namespaces of their own here, if they cannot.
+    pub no_user_namespaces: Option<String>,
     /// The node's name.
     pub hostname: String,
     /// The site's own JSON in place of the built-in `RuntimeDefault` profile.
@@ -108,6 +110,7 @@ impl Default for NodeFacts {
             swap_limits: true,
             hugetlb: true,
             recursive_read_only: true,
+            no_user_namespaces: None,
             hostname: "localhost".to_owned(),
             default_seccomp: None,
         }
@@ -135,6 +138,8 @@ pub struct Place {
     pub uts_namespace: String,
     /// See `network_namespace`; the one shared by the pod.
     pub pid_namespace: String,
+    /// See `network_namespace`.
+    pub user_namespace: String,
     /// The PID namespace of the container that `Target` names.
     pub target_pid_namespace: Option<String>,
 }
@@ -152,6 +157,7 @@ impl Default for Place {
             ipc_namespace: text("/proc/self/fd/5"),
             uts_namespace: text("/proc/self/fd/6"),
             pid_namespace: text("/proc/self/fd/7"),
+            user_namespace: text("/proc/self/fd/8"),
             target_pid_namespace: None,
         }
     }

@@ -145,6 +145,7 @@ fn volume(container: &str, host: &str) -> Mount {
         recursive_read_only: false,
         selinux_relabel: false,
         propagation: Propagation::Private,
+        mapped: None,
     }
 }
 
@@ -447,7 +448,7 @@ fn namespaces_follow_the_modes_and_the_nodes_are_left_out() {
             network: NamespaceMode::Node,
             pid: NamespaceMode::Node,
             ipc: NamespaceMode::Node,
-            target: None,
+            ..Namespaces::default()
         };
         c.container.security.namespaces = c.sandbox.namespaces.clone();
         c.node.cgroups = CgroupLayout::Hybrid;
@@ -708,4 +709,48 @@ proptest! {
             prop_assert!(all.contains(&entry));
         }
     }
+}
+
+#[test]
+fn a_user_namespace_is_joined_first_and_its_ids_are_told() {
+    let range = |first| pod::config::IdRange { first, length: 65_536 };
+    let user = pod::config::UserNamespace { uids: range(1 << 16), gids: range(2 << 16) };
+    let built = Case::with(|c| {
+        c.sandbox.namespaces.user = Some(user);
+        c.container.mounts =
+            vec![Mount { mapped: Some(user), ..volume("/v", "/h") }, volume("/plain", "/h")];
+    });
+    let namespaces = linux(&built).namespaces().clone().unwrap();
+    let own = namespaces.iter().find(|n| n.typ() == LinuxNamespaceType::User).unwrap();
+    assert_eq!(own.path().as_deref(), Some(std::path::Path::new("/proc/self/fd/8")));
+    let of = |ids: &Option<Vec<oci_spec::runtime::LinuxIdMapping>>| {
+        ids.iter().flatten().map(|i| (i.container_id(), i.host_id(), i.size())).collect::<Vec<_>>()
+    };
+    assert_eq!(of(linux(&built).uid_mappings()), [(0, 1 << 16, 65_536)]);
+    assert_eq!(of(linux(&built).gid_mappings()), [(0, 2 << 16, 65_536)]);
+    let mounts = built.spec.mounts().clone().unwrap();
+    let at = |path: &str| mounts.iter().find(|m| m.destination().as_os_str() == path).unwrap();
+    assert_eq!(of(at("/v").uid_mappings()), [(0, 1 << 16, 65_536)]);
+    assert_eq!(of(at("/v").gid_mappings()), [(0, 2 << 16, 65_536)]);
+    assert_eq!(options(&built, "/v"), ["rbind", "rprivate", "rw", "ridmap"]);
+    assert_eq!(at("/plain").uid_mappings(), &None);
+    assert_eq!(at("/sys").typ().as_deref(), Some("sysfs"));
+}
+
+#[test]
+fn a_user_namespace_cannot_mount_for_the_node_nor_a_sysfs_of_its_network() {
+    let range = pod::config::IdRange { first: 1 << 16, length: 3 };
+    let user = Some(pod::config::UserNamespace { uids: range, gids: range });
+    let built = Case::with(|c| {
+        c.sandbox.namespaces.user = user;
+        c.sandbox.namespaces.network = NamespaceMode::Node;
+    });
+    assert_eq!(options(&built, "/sys"), ["bind", "rprivate", "nosuid", "noexec", "nodev", "ro"]);
+    assert!(!options(&built, "/dev/pts").iter().any(|option| option == "gid=5"));
+    let refused = Case::refused(|c| {
+        c.sandbox.namespaces.user = user;
+        let propagation = Propagation::Bidirectional;
+        c.container.mounts = vec![Mount { propagation, ..volume("/v", "/h") }];
+    });
+    assert!(refused.to_string().starts_with("config.mounts[/v].propagation: "), "{refused}");
 }

@@ -17,7 +17,7 @@ pub const IPC_FD: i32 = 5;
 pub const UTS_FD: i32 = 6;
 /// The pod's shared pid namespace, when it has one.
 pub const PID_FD: i32 = 7;
-/// Reserved for the pod's user namespace.
+/// The pod's user namespace, when it has one of its own.
 pub const USER_FD: i32 = 8;
 /// The write end of a pipe, for a container and for an exec. What is written to it says why the program could not be
 /// executed; its closing by exec says that it was. Launch sets close-on-exec on it first of all.

@@ -109,8 +109,6 @@ fn mounts(at: &At<'_>, wire: &[cri::Mount]) -> Result<Vec<Mount>, Invalid> {
 fn mount(at: &At<'_>, wire: &cri::Mount) -> Result<Mount, Invalid> {
     at.field("image").unasked(wire.image.is_some())?;
     at.field("image_sub_path").unasked(!wire.image_sub_path.is_empty())?;
-    at.field("uidMappings").unasked(!wire.uid_mappings.is_empty())?;
-    at.field("gidMappings").unasked(!wire.gid_mappings.is_empty())?;
     at.field("mount_options").unasked(!wire.mount_options.is_empty())?;
     absolute(&at.field("container_path"), &wire.container_path)?;
     absolute(&at.field("host_path"), &wire.host_path)?;
@@ -134,6 +132,7 @@ fn mount(at: &At<'_>, wire: &cri::Mount) -> Result<Mount, Invalid> {
         recursive_read_only: wire.recursive_read_only,
         selinux_relabel: wire.selinux_relabel,
         propagation,
+        mapped: security::mapped(at, wire)?,
     })
 }
 

@@ -1,7 +1,7 @@
 //! Namespaces, profiles and capabilities: what a sandbox and a container have alike.
 
 use cri_proto::cri;
-use pod::config::{NamespaceMode, Namespaces, SecurityProfile};
+use pod::config::{IdRange, NamespaceMode, Namespaces, SecurityProfile, UserNamespace};
 
 use super::{At, Invalid, absolute, id, known};
 
@@ -29,27 +29,27 @@ pub(super) fn namespaces(
         }
         _ => None,
     };
-    let namespaces = Namespaces {
+    let mut namespaces = Namespaces {
         network: pod_or_node(&at.field("network"), wire.network)?,
         pid,
         ipc: pod_or_node(&at.field("ipc"), wire.ipc)?,
         target,
+        user: None,
     };
-    let userns = at.field("userns_options");
-    wire.userns_options
-        .as_ref()
-        .map_or(Ok(()), |wire| user_namespace(&userns, wire, &namespaces))?;
+    if let Some(wire) = &wire.userns_options {
+        namespaces.user = user_namespace(&at.field("userns_options"), wire, &namespaces)?;
+    }
     Ok(namespaces)
 }
 
-/// NODE is what everybody has; POD is checked, and then not there yet.
+/// NODE is what everybody has.
 fn user_namespace(
     at: &At<'_>,
     wire: &cri::UserNamespace,
     beside: &Namespaces,
-) -> Result<(), Invalid> {
+) -> Result<Option<UserNamespace>, Invalid> {
     match mode(&at.field("mode"), wire.mode)? {
-        NamespaceMode::Node if wire.uids.is_empty() && wire.gids.is_empty() => Ok(()),
+        NamespaceMode::Node if wire.uids.is_empty() && wire.gids.is_empty() => Ok(None),
         NamespaceMode::Node => Err(at.invalid("has mappings, but its mode is NODE")),
         NamespaceMode::Container | NamespaceMode::Target => {
             Err(at.field("mode").invalid("is neither POD nor NODE"))
@@ -58,18 +58,30 @@ fn user_namespace(
             if beside.pid == NamespaceMode::Node || beside.ipc == NamespaceMode::Node {
                 return Err(at.invalid("does not go with the node's PID or IPC namespace"));
             }
-            one_mapping(&at.field("uids"), &wire.uids)?;
-            one_mapping(&at.field("gids"), &wire.gids)?;
-            Err(at.unsupported())
+            let uids = range(&at.field("uids"), &wire.uids)?;
+            Ok(Some(UserNamespace { uids, gids: range(&at.field("gids"), &wire.gids)? }))
         }
     }
 }
 
-fn one_mapping(at: &At<'_>, wire: &[cri::IdMapping]) -> Result<(), Invalid> {
-    match wire {
-        [one] if one.container_id == 0 && one.length > 0 => Ok(()),
-        [_] => Err(at.invalid("does not map id 0")),
-        _ => Err(at.invalid("must be exactly one mapping")),
+/// The ids of a volume: as a rule those of the pod, both or none.
+pub(super) fn mapped(at: &At<'_>, wire: &cri::Mount) -> Result<Option<UserNamespace>, Invalid> {
+    if wire.uid_mappings.is_empty() && wire.gid_mappings.is_empty() {
+        return Ok(None);
+    }
+    let uids = range(&at.field("uidMappings"), &wire.uid_mappings)?;
+    Ok(Some(UserNamespace { uids, gids: range(&at.field("gidMappings"), &wire.gid_mappings)? }))
+}
+
+fn range(at: &At<'_>, wire: &[cri::IdMapping]) -> Result<IdRange, Invalid> {
+    let [one] = wire else { return Err(at.invalid("must be exactly one mapping")) };
+    if one.container_id != 0 || one.length == 0 {
+        return Err(at.invalid("does not map id 0"));
+    }
+    // 4294967295 means "none" to the kernel.
+    match one.host_id.checked_add(one.length) {
+        Some(_) => Ok(IdRange { first: one.host_id, length: one.length }),
+        None => Err(at.invalid("goes beyond the last id")),
     }
 }
 

@@ -186,15 +186,79 @@ fn what_is_not_built_yet_is_unsupported_by_name() {
     let error =
         refused_container(|c| c.cdi_devices = vec![cri::CdiDevice { name: "a/b=c".into() }]);
     assert_eq!((error.kind(), error.path.as_str()), (Kind::Unsupported, "config.CDI_devices"));
-    let mut wire = sandbox();
-    let mapping = cri::IdMapping { host_id: 65_536, container_id: 0, length: 65_536 };
-    options(&mut wire).userns_options =
-        Some(cri::UserNamespace { mode: 0, uids: vec![mapping], gids: vec![mapping] });
-    let error = sandbox_config(&At::root("config"), Some(&wire), "").unwrap_err();
-    assert_eq!(error.kind(), Kind::Unsupported);
-    options(&mut wire).pid = cri::NamespaceMode::Node.into();
-    let error = sandbox_config(&At::root("config"), Some(&wire), "").unwrap_err();
-    assert_eq!(error.kind(), Kind::Invalid);
+}
+
+fn ids(container_id: u32, host_id: u32, length: u32) -> cri::IdMapping {
+    cri::IdMapping { host_id, container_id, length }
+}
+
+#[test]
+fn a_user_namespace_is_one_range_each_from_0_on() {
+    use cri::NamespaceMode::{Container, Node, Pod, Target};
+    let parse = |mode: cri::NamespaceMode, uids: &[cri::IdMapping], gids: &[cri::IdMapping]| {
+        let mut wire = sandbox();
+        let (uids, gids) = (uids.to_vec(), gids.to_vec());
+        options(&mut wire).userns_options =
+            Some(cri::UserNamespace { mode: mode.into(), uids, gids });
+        let parsed = sandbox_config(&At::root("config"), Some(&wire), "");
+        parsed.map(|config| config.namespaces.user).map_err(|error| error.to_string())
+    };
+    let (one, other) = (ids(0, 65_536, 65_536), ids(0, 7, u32::MAX - 7));
+    let user = parse(Pod, &[one], &[other]).unwrap().unwrap();
+    assert_eq!((user.uids.first, user.uids.length), (65_536, 65_536));
+    assert_eq!((user.gids.first, user.gids.length), (7, u32::MAX - 7));
+    assert_eq!(parse(Node, &[], &[]), Ok(None));
+    let at = "config.linux.security_context.namespace_options.userns_options";
+    for (mode, uids, gids, field) in [
+        (Pod, vec![one, one], vec![one], ".uids: "),
+        (Pod, vec![one], vec![], ".gids: "),
+        (Pod, vec![ids(1, 7, 7)], vec![one], ".uids: "),
+        (Pod, vec![one], vec![ids(0, 7, 0)], ".gids: "),
+        (Pod, vec![ids(0, 7, u32::MAX - 6)], vec![one], ".uids: "),
+        (Node, vec![one], vec![one], ": "),
+        (Container, vec![], vec![], ".mode: "),
+        (Target, vec![one], vec![one], ".mode: "),
+    ] {
+        let error = parse(mode, &uids, &gids).unwrap_err();
+        assert!(error.starts_with(&format!("{at}{field}")), "{error}");
+    }
+}
+
+#[test]
+fn a_user_namespace_does_not_go_with_the_nodes_pid_or_ipc() {
+    let with = |change: fn(&mut cri::NamespaceOption)| {
+        let mut wire = sandbox();
+        let (uids, gids) = (vec![ids(0, 65_536, 65_536)], vec![ids(0, 65_536, 65_536)]);
+        let options = options(&mut wire);
+        options.userns_options = Some(cri::UserNamespace { mode: 0, uids, gids });
+        change(options);
+        sandbox_config(&At::root("config"), Some(&wire), "").map_err(|error| error.kind())
+    };
+    assert!(with(|o| o.network = cri::NamespaceMode::Node.into()).is_ok());
+    assert_eq!(with(|o| o.pid = cri::NamespaceMode::Node.into()).unwrap_err(), Kind::Invalid);
+    assert_eq!(with(|o| o.ipc = cri::NamespaceMode::Node.into()).unwrap_err(), Kind::Invalid);
+}
+
+#[test]
+fn a_volume_is_mapped_for_users_and_groups_or_not_at_all() {
+    let parse = |uids: Vec<cri::IdMapping>, gids: Vec<cri::IdMapping>| {
+        let mut wire = container();
+        let (container_path, host_path) = ("/v".into(), "/h".into());
+        wire.mounts = vec![cri::Mount {
+            container_path,
+            host_path,
+            uid_mappings: uids,
+            gid_mappings: gids,
+            ..Default::default()
+        }];
+        let parsed = container_config(&At::root("config"), Some(&wire));
+        parsed.map(|config| config.mounts[0].mapped).map_err(|error| error.to_string())
+    };
+    let one = || vec![ids(0, 65_536, 65_536)];
+    assert_eq!(parse(vec![], vec![]), Ok(None));
+    assert!(parse(one(), one()).unwrap().is_some());
+    let error = parse(one(), vec![]).unwrap_err();
+    assert!(error.starts_with("config.mounts[0].gidMappings: "), "{error}");
 }
 
 #[test]

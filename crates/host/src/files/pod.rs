@@ -43,6 +43,16 @@ impl PodFiles {
         let file = |name| dir.join(name);
         Self { hostname: file("hostname"), hosts: file("hosts"), resolv_conf: file("resolv.conf") }
     }
+
+    /// Makes them this user's and group's: root's, as the pod sees it.
+    pub fn give(&self, (uid, gid): (u32, u32)) -> Result<(), PodFilesError> {
+        for path in [&self.hostname, &self.hosts, &self.resolv_conf] {
+            std::os::unix::fs::chown(path, Some(uid), Some(gid))
+                .map_err(FsError::at("give to the pod's root", path))
+                .map_err(PodFilesError)?;
+        }
+        Ok(())
+    }
 }
 
 /// Writes all three into the pod's directory. `ips` is empty while the pod has none, or uses the node's network; then

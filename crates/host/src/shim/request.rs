@@ -71,6 +71,8 @@ pub struct Namespaces {
     pub uts: Option<OwnedFd>,
     /// The shared PID namespace.
     pub pid: Option<OwnedFd>,
+    /// The user namespace that owns them.
+    pub user: Option<OwnedFd>,
     /// The built-in init of that.
     pub init: Option<i32>,
 }
@@ -134,6 +136,7 @@ impl Client {
             ipc: next(told.ipc),
             uts: next(told.uts),
             pid: next(told.pid),
+            user: next(told.user),
             init: (told.init_pid != 0).then_some(told.init_pid),
         })
     }

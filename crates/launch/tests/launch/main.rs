@@ -8,6 +8,8 @@ mod executing;
 #[cfg(test)]
 mod hostile;
 #[cfg(test)]
+mod mapped;
+#[cfg(test)]
 mod mounting;
 #[cfg(test)]
 #[expect(unsafe_code, reason = "descriptors of a child have fixed numbers")]

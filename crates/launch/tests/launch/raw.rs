@@ -1,9 +1,20 @@
-//! Spawning with descriptors under fixed numbers.
+//! Spawning with descriptors under fixed numbers, and who owns a namespace.
 
 use std::io;
-use std::os::fd::{AsRawFd, OwnedFd};
+use std::os::fd::{AsRawFd, FromRawFd, OwnedFd};
 use std::os::unix::process::CommandExt;
 use std::process::Command;
+
+/// The user namespace that owns a namespace, by its inode.
+pub(crate) fn owner(namespace: &impl AsRawFd) -> u64 {
+    const NS_GET_USERNS: libc::c_ulong = 0xb701;
+    // SAFETY: the request takes nothing, and gives a new descriptor.
+    let owner = unsafe { libc::ioctl(namespace.as_raw_fd(), NS_GET_USERNS) };
+    assert!(owner >= 0, "{}", io::Error::last_os_error());
+    // SAFETY: the kernel has just given it to us alone.
+    let owner = unsafe { std::fs::File::from_raw_fd(owner) };
+    std::os::unix::fs::MetadataExt::ino(&owner.metadata().unwrap())
+}
 
 /// Lets the child find each descriptor under its number.
 pub(crate) fn place(command: &mut Command, fds: Vec<(OwnedFd, i32)>) {

@@ -500,5 +500,6 @@ pub(crate) fn volume(at: &str, host: &str) -> Mount {
         recursive_read_only: false,
         selinux_relabel: false,
         propagation: Propagation::Private,
+        mapped: None,
     }
 }

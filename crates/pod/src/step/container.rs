@@ -17,6 +17,7 @@ pub(super) fn create(pod: &Pod, new: Container) -> Result<Step, Refusal> {
         return Err(Refusal::SandboxNotPrivileged(pod.sandbox.id.clone()));
     }
     target(pod, &new)?;
+    same_ids(pod, &new.config)?;
     let id = new.id.clone();
     let mut step = Step::still(pod);
     step.pod.containers.insert(id.clone(), Arc::new(new));
@@ -32,6 +33,15 @@ fn target(pod: &Pod, new: &Container) -> Result<(), Refusal> {
         Some(phase) => Err(Refusal::TargetNotRunning { id: id.clone(), phase: name(phase) }),
         None => Err(Refusal::NoTarget(id.clone())),
     }
+}
+
+fn same_ids(pod: &Pod, asked: &ContainerConfig) -> Result<(), Refusal> {
+    let (id, own) = (&pod.sandbox.id, pod.sandbox.config.namespaces.user);
+    if asked.security.namespaces.user != own {
+        return Err(Refusal::OtherUserNamespace(id.clone()));
+    }
+    let other = asked.mounts.iter().position(|m| m.mapped.is_some() && m.mapped != own);
+    other.map_or(Ok(()), |index| Err(Refusal::OtherMappings { id: id.clone(), index }))
 }
 
 /// The same container asked for again: the caller gets the one there is.

@@ -308,6 +308,45 @@ fn who_looks_into_a_container_finds_it_running_in_the_same_sandbox() {
 }
 
 #[test]
+fn a_container_has_its_sandboxs_user_namespace_and_no_other() {
+    let ids = |first| {
+        let range = crate::config::IdRange { first, length: 65_536 };
+        Some(crate::config::UserNamespace { uids: range, gids: range })
+    };
+    let volume = |mapped| crate::config::Mount {
+        container_path: "/v".into(),
+        host_path: "/h".into(),
+        readonly: false,
+        recursive_read_only: false,
+        selinux_relabel: false,
+        propagation: crate::config::Propagation::Private,
+        mapped,
+    };
+    let refused = |own, asked_for, mapped| {
+        let mut pod = pod(SandboxPhase::Ready(Ready::default()), None);
+        Arc::make_mut(&mut pod.sandbox).config.namespaces.user = own;
+        let mut asked = container(ContainerPhase::Creating);
+        asked.config.security.namespaces.user = asked_for;
+        asked.config.mounts = vec![volume(None), volume(mapped)];
+        step(&pod, Input::Command(Command::Create(Box::new(asked))), Time(1))
+            .err()
+            .map(|refusal| (refusal.kind(), refusal.to_string()))
+    };
+    assert_eq!(refused(ids(1), ids(1), ids(1)), None);
+    assert_eq!(refused(ids(1), ids(1), None), None);
+    for (own, asked_for) in [(ids(1), None), (None, ids(1)), (ids(1), ids(2))] {
+        let (kind, message) = refused(own, asked_for, None).unwrap();
+        assert_eq!(kind, Kind::Invalid);
+        assert!(message.contains("userns_options"), "{message}");
+    }
+    for (own, mapped) in [(ids(1), ids(2)), (None, ids(1))] {
+        let (kind, message) = refused(own, own, mapped).unwrap();
+        assert_eq!(kind, Kind::Invalid);
+        assert!(message.starts_with("config.mounts[1].uidMappings"), "{message}");
+    }
+}
+
+#[test]
 fn an_exit_that_overtakes_the_answer_to_the_start_loses_neither() {
     let starting =
         pod(SandboxPhase::Ready(Ready::default()), Some(ContainerPhase::Starting { pid: 7 }));

@@ -13,12 +13,11 @@ use nix::unistd::{chdir, pivot_root, setsid, write};
 
 use super::helper::{Step, encode};
 
-const NOBODY: u32 = 65_535;
 const NAME: &std::ffi::CStr = c"ferropod-init";
 
 /// Shuts itself in, reports, and reaps for ever.
-pub(super) fn run(report: &OwnedFd, argv: Option<(usize, usize)>) -> ! {
-    let told = match shut_in(argv) {
+pub(super) fn run(report: &OwnedFd, argv: Option<(usize, usize)>, nobody: (u32, u32)) -> ! {
+    let told = match shut_in(argv, nobody) {
         Ok(()) => encode(Step::Done, 0, 0),
         Err(error) => encode(Step::Init, 0, error as i32),
     };
@@ -34,10 +33,10 @@ pub(super) fn run(report: &OwnedFd, argv: Option<(usize, usize)>) -> ! {
     unsafe { libc::_exit(0) }
 }
 
-fn shut_in(argv: Option<(usize, usize)>) -> Result<(), Errno> {
+fn shut_in(argv: Option<(usize, usize)>, nobody: (u32, u32)) -> Result<(), Errno> {
     setsid()?;
     empty_root()?;
-    drop_privileges()?;
+    drop_privileges(nobody)?;
     rename(argv);
     Ok(())
 }
@@ -63,7 +62,7 @@ fn empty_root() -> Result<(), Errno> {
     )
 }
 
-fn drop_privileges() -> Result<(), Errno> {
+fn drop_privileges((uid, gid): (u32, u32)) -> Result<(), Errno> {
     for capability in 0..64 {
         // SAFETY: takes numbers only. Those that the kernel does not know give an error, which means that it is gone.
         unsafe { libc::prctl(libc::PR_CAPBSET_DROP, capability, 0, 0, 0) };
@@ -71,9 +70,9 @@ fn drop_privileges() -> Result<(), Errno> {
     // SAFETY: an empty list of groups.
     Errno::result(unsafe { libc::syscall(libc::SYS_setgroups, 0, ptr::null::<u32>()) })?;
     // SAFETY: takes numbers only.
-    Errno::result(unsafe { libc::syscall(libc::SYS_setresgid, NOBODY, NOBODY, NOBODY) })?;
+    Errno::result(unsafe { libc::syscall(libc::SYS_setresgid, gid, gid, gid) })?;
     // SAFETY: takes numbers only. Leaving uid 0 clears every capability set.
-    Errno::result(unsafe { libc::syscall(libc::SYS_setresuid, NOBODY, NOBODY, NOBODY) })?;
+    Errno::result(unsafe { libc::syscall(libc::SYS_setresuid, uid, uid, uid) })?;
     // SAFETY: takes numbers only.
     Errno::result(unsafe { libc::prctl(libc::PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0) })?;
     // SAFETY: takes numbers only.

@@ -1,0 +1,301 @@
+//! What a pod with a user namespace of its own needs that libcontainer cannot give: mounts on which the namespace's ids are
+//! those on the disk, made while this process is root of the node.
+//!
+//! A mount can be mapped only while it is attached nowhere, so volumes and layers are mapped on their clones. An overlay takes
+//! mapped layers but cannot be mapped itself, on any kernel: its upper directory belongs to the mapped root instead.
+
+use std::fs;
+use std::io::ErrorKind;
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::os::unix::ffi::OsStrExt;
+use std::path::{Component, Path};
+
+use libcontainer::oci_spec::runtime::{LinuxDeviceType, LinuxIdMapping, LinuxNamespaceType, Spec};
+use nix::sys::stat::{Mode, SFlag, mkdirat, mknodat};
+use wire::inherited::USER_FD;
+use wire::v1;
+
+use crate::failure::{At, Failure, Kind};
+use crate::raw::{self, MountAttr};
+use crate::rootfs;
+
+const STAGE: &str = "user namespace";
+/// What libcontainer makes in every container: name, major and minor number.
+const USUAL: [(&str, u64, u64); 6] = [
+    ("null", 1, 3),
+    ("zero", 1, 5),
+    ("full", 1, 7),
+    ("random", 1, 8),
+    ("urandom", 1, 9),
+    ("tty", 5, 0),
+];
+
+/// The ids of a user namespace, from 0 on.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct Ids {
+    uids: Range,
+    gids: Range,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+struct Range {
+    first: u32,
+    length: u32,
+}
+
+/// The ids, and the namespace itself, as it was inherited.
+#[derive(Debug)]
+pub(crate) struct UserNamespace {
+    pub(crate) ids: Ids,
+    /// Open as long as libcontainer looks for it by its number.
+    namespace: OwnedFd,
+}
+
+impl Ids {
+    /// Those of a specification that has a user namespace.
+    pub(crate) fn of(spec: &Spec) -> Result<Option<Self>, Failure> {
+        let Some(linux) = spec.linux() else { return Ok(None) };
+        let own = linux.namespaces().iter().flatten().any(|n| n.typ() == LinuxNamespaceType::User);
+        if !own {
+            return Ok(None);
+        }
+        let (uids, gids) =
+            (range(linux.uid_mappings().as_ref()), range(linux.gid_mappings().as_ref()));
+        match (uids, gids) {
+            (Some(uids), Some(gids)) => Ok(Some(Self { uids, gids })),
+            _ => Err(Failure::invalid(
+                STAGE,
+                "it must have one range of users and one of groups, from 0 on",
+            )),
+        }
+    }
+
+    /// What a user inside is on the node; root of the node where there is none, which no caller comes to.
+    pub(crate) fn user(&self, inside: u32) -> u32 {
+        self.uids.first.saturating_add(inside)
+    }
+
+    fn root(&self) -> (u32, u32) {
+        (self.uids.first, self.gids.first)
+    }
+
+    /// Refuses a user that the namespace has not: the kernel would, but only when the program is to run.
+    pub(crate) fn check(&self, uid: u32, gid: u32, groups: &[u32]) -> Result<(), Failure> {
+        let none = |what: &str, id: u32, range: Range| {
+            let message = format!("{what} {id} is none of the {} of the pod", range.length);
+            Err(Failure::invalid("user", message))
+        };
+        if uid >= self.uids.length {
+            return none("user", uid, self.uids);
+        }
+        let mut all = std::iter::once(&gid).chain(groups);
+        all.find(|g| **g >= self.gids.length).map_or(Ok(()), |g| none("group", *g, self.gids))
+    }
+}
+
+fn range(mappings: Option<&Vec<LinuxIdMapping>>) -> Option<Range> {
+    let [one] = mappings?.as_slice() else { return None };
+    (one.container_id() == 0 && one.size() > 0)
+        .then(|| Range { first: one.host_id(), length: one.size() })
+}
+
+impl UserNamespace {
+    /// That of a specification, when it has one.
+    pub(crate) fn of(spec: &Spec) -> Result<Option<Self>, Failure> {
+        let Some(ids) = Ids::of(spec)? else { return Ok(None) };
+        let namespace = raw::inherited(USER_FD).at(STAGE, || "taking the namespace".into())?;
+        Ok(Some(Self { ids, namespace }))
+    }
+
+    /// Maps a clone of a volume, with `recursive` all that is mounted in it. `path` is where it comes from.
+    pub(crate) fn map(
+        &self,
+        mount: BorrowedFd<'_>,
+        path: &str,
+        recursive: bool,
+    ) -> Result<(), Failure> {
+        self.try_map(mount, recursive).map_err(|error| {
+            if matches!(error.kind(), ErrorKind::InvalidInput | ErrorKind::PermissionDenied) {
+                let culprit = culprit(path, |m| self.try_map(m, false).is_err());
+                let message = format!(
+                    "the volume {path} cannot be used in a pod with a user namespace of its own: {culprit}"
+                );
+                return Failure::new("mount", Kind::Unsupported, message);
+            }
+            let message = format!("mapping the ids of {path}: {error}");
+            Failure::new("mount", Kind::Internal, message)
+        })
+    }
+
+    fn try_map(&self, mount: BorrowedFd<'_>, recursive: bool) -> std::io::Result<()> {
+        let userns = u64::try_from(raw::shown(&self.namespace)).map_err(std::io::Error::other)?;
+        let attr = MountAttr { set: raw::MOUNT_ATTR_IDMAP, userns, ..MountAttr::default() };
+        raw::set_mount(mount, attr, recursive)
+    }
+
+    /// The image's layers with mapped ids, attached at a place of the staging root, and the container's own directories given
+    /// to the mapped root. Layers are named relative to there.
+    pub(crate) fn layers(&self, rootfs: &v1::Rootfs, at: BorrowedFd<'_>) -> Result<(), Failure> {
+        let dir = &rootfs.dir;
+        let clone = raw::clone_tree(raw::here(), &rootfs::c_path(dir)?, false)
+            .at(STAGE, || format!("cloning the mount of {dir}"))?;
+        self.try_map(clone.as_fd(), false).map_err(|error| {
+            let message = format!(
+                "the images in {dir} cannot be used in a pod with a user namespace of its own: their file system takes no mapped ids ({error})"
+            );
+            Failure::new(STAGE, Kind::Unsupported, message)
+        })?;
+        raw::attach(clone.as_fd(), at).at(STAGE, || "attaching the layers".into())?;
+        let (uid, gid) = self.ids.root();
+        for dir in [&rootfs.upper, &rootfs.work] {
+            std::os::unix::fs::chown(dir, Some(uid), Some(gid))
+                .at(STAGE, || format!("giving {dir} to the pod's root"))?;
+        }
+        Ok(())
+    }
+
+    /// The devices of a specification in a directory, for libcontainer to bind: in a user namespace nobody may make one. They
+    /// keep the owners that they have on the node, so that nobody in the pod may do more with them than there.
+    pub(crate) fn devices(&self, spec: &Spec, dev: BorrowedFd<'_>) -> Result<(), Failure> {
+        let (uid, gid) = self.ids.root();
+        let linux = spec.linux().as_ref();
+        let asked = linux.and_then(|l| l.devices().clone()).unwrap_or_default();
+        for device in &asked {
+            let kind =
+                if device.typ() == LinuxDeviceType::B { SFlag::S_IFBLK } else { SFlag::S_IFCHR };
+            let number = u64::try_from(device.major()).ok().zip(u64::try_from(device.minor()).ok());
+            let owner = (device.uid().unwrap_or(0), device.gid().unwrap_or(0));
+            let node = Node { kind, mode: device.file_mode().unwrap_or(0o666), owner, number };
+            make(dev, device.path(), &node)?;
+        }
+        for (name, major, minor) in USUAL {
+            let path = Path::new("/dev").join(name);
+            if asked.iter().all(|d| *d.path() != path) {
+                let (kind, number) = (SFlag::S_IFCHR, Some((major, minor)));
+                make(dev, &path, &Node { kind, mode: 0o666, owner: (uid, gid), number })?;
+            }
+        }
+        Ok(())
+    }
+}
+
+/// A device to be made.
+struct Node {
+    kind: SFlag,
+    mode: u32,
+    owner: (u32, u32),
+    number: Option<(u64, u64)>,
+}
+
+fn make(dev: BorrowedFd<'_>, path: &Path, node: &Node) -> Result<(), Failure> {
+    let doing = || format!("making the device {}", path.display());
+    let strange =
+        || Failure::invalid("device", format!("{} is no path below /dev", path.display()));
+    let below = path.strip_prefix("/dev").map_err(|_| strange())?;
+    if below.components().any(|part| !matches!(part, Component::Normal(_))) {
+        return Err(strange());
+    }
+    let mut parent = dev.try_clone_to_owned().at("device", doing)?;
+    let mut parts = below.components().peekable();
+    while let Some(part) = parts.next() {
+        let name = rootfs::c_path(&part.as_os_str().to_string_lossy())?;
+        if parts.peek().is_some() {
+            match mkdirat(
+                Some(raw::shown(&parent)),
+                name.as_c_str(),
+                Mode::from_bits_truncate(0o755),
+            ) {
+                Ok(()) | Err(nix::errno::Errno::EEXIST) => {}
+                Err(error) => return Err(error).at("device", doing),
+            }
+            let flags = libc::O_PATH | libc::O_NOFOLLOW | libc::O_DIRECTORY;
+            parent = raw::open_below(parent.as_fd(), &name, flags, raw::RESOLVE_IN_ROOT)
+                .at("device", doing)?;
+            continue;
+        }
+        let (major, minor) = node.number.ok_or_else(strange)?;
+        let mode = Mode::from_bits_truncate(node.mode);
+        let number = nix::sys::stat::makedev(major, minor);
+        match mknodat(Some(raw::shown(&parent)), name.as_c_str(), node.kind, mode, number) {
+            // Named twice: the first counts.
+            Err(nix::errno::Errno::EEXIST) => return Ok(()),
+            made => made.at("device", doing)?,
+        }
+        let at = Path::new("/proc/self/fd").join(raw::shown(&parent).to_string());
+        let at = at.join(std::ffi::OsStr::from_bytes(name.as_bytes()));
+        std::os::unix::fs::chown(&at, Some(node.owner.0), Some(node.owner.1))
+            .at("device", doing)?;
+        // The umask took bits away.
+        let mode = std::os::unix::fs::PermissionsExt::from_mode(node.mode);
+        fs::set_permissions(&at, mode).at("device", doing)?;
+    }
+    Ok(())
+}
+
+/// Which of the mounts at and below a path takes no mapped ids.
+fn culprit(path: &str, refuses: impl Fn(BorrowedFd<'_>) -> bool) -> String {
+    let table = fs::read_to_string("/proc/self/mountinfo").unwrap_or_default();
+    let own = fs::canonicalize(path).map_or_else(|_| path.to_owned(), |p| p.display().to_string());
+    let refused = |at: &str| {
+        let clone = rootfs::c_path(at)
+            .ok()
+            .and_then(|name| raw::clone_tree(raw::here(), &name, false).ok());
+        clone.is_some_and(|clone| refuses(clone.as_fd()))
+    };
+    let mut mounts = table.lines().filter_map(mount).collect::<Vec<_>>();
+    mounts.reverse();
+    let holder = mounts.iter().find(|(point, _)| Path::new(&own).starts_with(point));
+    if let Some((_, kind)) = holder.filter(|_| refused(&own)) {
+        return format!("its file system, {kind}, takes no mapped ids");
+    }
+    let below =
+        mounts.iter().find(|(point, _)| Path::new(point).starts_with(&own) && refused(point));
+    below.map_or_else(
+        || "it takes no mapped ids".to_owned(),
+        |(point, kind)| {
+            format!("the file system {kind} that is mounted in it at {point} takes no mapped ids")
+        },
+    )
+}
+
+/// The mount point and the type of a line of a mount table.
+fn mount(line: &str) -> Option<(&str, &str)> {
+    let (place, kind) = line.split_once(" - ")?;
+    Some((place.split(' ').nth(4)?, kind.split(' ').next()?))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn spec(linux: &str) -> Spec {
+        let text = format!(r#"{{"ociVersion":"1.2.0","linux":{linux}}}"#);
+        serde_json::from_str(&text).unwrap()
+    }
+
+    #[test]
+    fn ids_are_those_of_one_range_each() {
+        let ids = |uids: &str| {
+            let gids = r#""gidMappings":[{"containerID":0,"hostID":9000,"size":10}]"#;
+            Ids::of(&spec(&format!(
+                r#"{{"namespaces":[{{"type":"user","path":"/proc/self/fd/8"}}],"uidMappings":{uids},{gids}}}"#
+            )))
+        };
+        let one = ids(r#"[{"containerID":0,"hostID":7000,"size":100}]"#).unwrap().unwrap();
+        assert_eq!((one.root(), one.user(33)), ((7000, 9000), 7033));
+        assert!(one.check(99, 9, &[0, 9]).is_ok());
+        for (uid, gid, groups) in [(100, 0, [0]), (0, 10, [0]), (0, 0, [10])] {
+            assert!(one.check(uid, gid, &groups).is_err());
+        }
+        for bad in ["[]", r#"[{"containerID":1,"hostID":7,"size":1}]"#] {
+            assert!(ids(bad).is_err(), "{bad}");
+        }
+        assert_eq!(Ids::of(&spec("{}")).unwrap(), None);
+    }
+
+    #[test]
+    fn a_mounts_point_and_type_are_found_in_its_line() {
+        let line = "22 21 0:6 / /mnt rw,nosuid shared:7 master:3 - tmpfs b rw";
+        assert_eq!(mount(line), Some(("/mnt", "tmpfs")));
+    }
+}
