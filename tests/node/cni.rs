@@ -6,6 +6,7 @@ use serde_json::{Value, json};
 
 use crate::node::{BUSYBOX, Node, eventually, told, tool, write};
 use crate::pods::{SERVE, get};
+use crate::users::user_namespace;
 
 const BRIDGE: &str = "fptest0";
 
@@ -39,6 +40,13 @@ fn a_pod_on_a_bridge_of_the_plugins_has_its_address_and_its_host_port() {
     eventually("the pod answers", || page().is_some_and(|page| page.ends_with("served\n")));
     let page = || get("10.99.255.1:18081");
     eventually("its host port answers", || page().is_some_and(|page| page.ends_with("served\n")));
+
+    // A network namespace that belongs to a user namespace is as good to the plugins.
+    let mapped = node.run_pod(&user_namespace(&Value::Null));
+    node.run(&mapped, SERVE, &user_namespace(&Value::Null));
+    let ip = node.json(&["inspectp", &mapped.id])["status"]["network"]["ip"].take();
+    let page = || get(&format!("{}:8080", ip.as_str().expect("an address")));
+    eventually("the mapped pod answers", || page().is_some_and(|page| page.ends_with("served\n")));
 
     node.kill_daemon();
     node.serve();

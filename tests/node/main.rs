@@ -38,3 +38,5 @@ mod routes;
 mod stops;
 #[cfg(test)]
 mod streams;
+#[cfg(test)]
+mod users;

@@ -7,8 +7,9 @@ use libcontainer::oci_spec::runtime::Mount;
 
 use crate::directory;
 use crate::failure::{At, Failure};
-use crate::raw::{self, MountAttr};
+use crate::raw;
 use crate::rootfs::Source;
+use crate::source::make_read_only;
 
 const STAGE: &str = "mount";
 
@@ -24,12 +25,7 @@ impl Late {
     /// The source with the access that the mount asks for.
     pub(crate) fn new(source: Source, mount: &Mount) -> Result<Self, Failure> {
         let at = mount.destination().display().to_string();
-        let has = |option: &str| mount.options().iter().flatten().any(|o| o == option);
-        if has("ro") || has("rro") {
-            let attr = MountAttr { set: raw::MOUNT_ATTR_RDONLY, ..MountAttr::default() };
-            raw::set_mount(source.mount.as_fd(), attr, has("rro"))
-                .at(STAGE, || format!("making the mount at {at} read-only"))?;
-        }
+        make_read_only(source.mount.as_fd(), mount)?;
         Ok(Self { mount: source.mount, is_dir: source.is_dir, at })
     }
 

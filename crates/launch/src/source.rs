@@ -5,7 +5,7 @@
 
 use std::fs;
 use std::io::ErrorKind;
-use std::os::fd::AsFd;
+use std::os::fd::{AsFd, BorrowedFd};
 
 use libcontainer::oci_spec::runtime::Mount;
 
@@ -58,6 +58,10 @@ pub(crate) fn take(
     if let Some(user) = user.filter(|_| mount.uid_mappings().is_some()) {
         user.map(clone.as_fd(), &path, recursive)?;
     }
+    if user.is_some() {
+        // Before the mount comes into the user namespace: there nobody can take it back.
+        make_read_only(clone.as_fd(), mount)?;
+    }
     let wanted = propagation(mount);
     check(&path, wanted)?;
     let bits = match wanted {
@@ -72,6 +76,17 @@ pub(crate) fn take(
     )
     .at(STAGE, || format!("setting the propagation of {path}"))?;
     Ok(Source { mount: clone, is_dir })
+}
+
+/// Makes a source read-only when the mount asks for it, with `rro` all below it too.
+pub(crate) fn make_read_only(source: BorrowedFd<'_>, mount: &Mount) -> Result<(), Failure> {
+    let has = |option: &str| options(mount).any(|o| o == option);
+    if !has("ro") && !has("rro") {
+        return Ok(());
+    }
+    let attr = MountAttr { set: raw::MOUNT_ATTR_RDONLY, ..MountAttr::default() };
+    raw::set_mount(source, attr, has("rro"))
+        .at(STAGE, || format!("making the mount at {} read-only", mount.destination().display()))
 }
 
 fn options(mount: &Mount) -> impl Iterator<Item = &str> {
