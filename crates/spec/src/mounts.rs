@@ -35,11 +35,10 @@ fn defaults(request: &Request<'_>) -> Result<Vec<Mount>, BuildError> {
     let pts: Vec<&str> = pts.into_iter().chain(group).collect();
     // A sysfs shows a network namespace, and only who owns that may mount it: else this is the node's, without what is mounted in it.
     let nodes_sys = namespaces.user.is_some() && namespaces.network == NamespaceMode::Node;
-    let sys = match nodes_sys {
-        true => {
-            ("/sys", "bind", "/sys", &["bind", "rprivate", "nosuid", "noexec", "nodev", "ro"][..])
-        }
-        false => ("/sys", "sysfs", "sysfs", &["nosuid", "noexec", "nodev", access][..]),
+    let sys = if nodes_sys {
+        ("/sys", "bind", "/sys", &["bind", "rprivate", "nosuid", "noexec", "nodev", "ro"][..])
+    } else {
+        ("/sys", "sysfs", "sysfs", &["nosuid", "noexec", "nodev", access][..])
     };
     [
         ("/proc", "proc", "proc", &["nosuid", "noexec", "nodev"][..]),
