@@ -57,6 +57,7 @@ fn root_in_a_pod_is_somebody_else_on_the_node_also_after_the_daemon_was_killed()
         let map = node.crictl(&["exec", "-s", &server, "cat", "/proc/self/uid_map"]);
         assert_eq!(words(&map), format!("0 {FIRST} {COUNT}"));
         assert_eq!(node.crictl(&["exec", "-s", &server, "id", "-u"]), "0");
+        assert_eq!(node.crictl(&["exec", &server, "id", "-u"]), "0");
         eventually("it serves", || {
             get(&format!("{ip}:8080")).is_some_and(|page| page.ends_with("served\n"))
         });

@@ -4,10 +4,12 @@
 //! A mount can be mapped only while it is attached nowhere, so volumes and layers are mapped on their clones. An overlay takes
 //! mapped layers but cannot be mapped itself, on any kernel: its upper directory belongs to the mapped root instead.
 
+use std::ffi::CString;
 use std::fs;
 use std::io::ErrorKind;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::os::unix::ffi::OsStrExt;
+use std::os::unix::fs::PermissionsExt;
 use std::path::{Component, Path};
 
 use libcontainer::oci_spec::runtime::{LinuxDeviceType, LinuxIdMapping, LinuxNamespaceType, Spec};
@@ -195,61 +197,58 @@ fn make(dev: BorrowedFd<'_>, path: &Path, node: &Node) -> Result<(), Failure> {
     if below.components().any(|part| !matches!(part, Component::Normal(_))) {
         return Err(strange());
     }
-    let mut parent = dev.try_clone_to_owned().at("device", doing)?;
-    let mut parts = below.components().peekable();
-    while let Some(part) = parts.next() {
-        let name = rootfs::c_path(&part.as_os_str().to_string_lossy())?;
-        if parts.peek().is_some() {
-            match mkdirat(
-                Some(raw::shown(&parent)),
-                name.as_c_str(),
-                Mode::from_bits_truncate(0o755),
-            ) {
-                Ok(()) | Err(nix::errno::Errno::EEXIST) => {}
-                Err(error) => return Err(error).at("device", doing),
-            }
-            let flags = libc::O_PATH | libc::O_NOFOLLOW | libc::O_DIRECTORY;
-            parent = raw::open_below(parent.as_fd(), &name, flags, raw::RESOLVE_IN_ROOT)
-                .at("device", doing)?;
-            continue;
-        }
-        let (major, minor) = node.number.ok_or_else(strange)?;
-        let mode = Mode::from_bits_truncate(node.mode);
-        let number = nix::sys::stat::makedev(major, minor);
-        match mknodat(Some(raw::shown(&parent)), name.as_c_str(), node.kind, mode, number) {
-            // Named twice: the first counts.
-            Err(nix::errno::Errno::EEXIST) => return Ok(()),
-            made => made.at("device", doing)?,
-        }
-        let at = Path::new("/proc/self/fd").join(raw::shown(&parent).to_string());
-        let at = at.join(std::ffi::OsStr::from_bytes(name.as_bytes()));
-        std::os::unix::fs::chown(&at, Some(node.owner.0), Some(node.owner.1))
-            .at("device", doing)?;
-        // The umask took bits away.
-        let mode = std::os::unix::fs::PermissionsExt::from_mode(node.mode);
-        fs::set_permissions(&at, mode).at("device", doing)?;
+    let (Some(above), Some(name)) = (below.parent(), below.file_name()) else {
+        return Err(strange());
+    };
+    let parent = make_above(dev, above).at("device", doing)?;
+    let (major, minor) = node.number.ok_or_else(strange)?;
+    let bits = Mode::from_bits_truncate(node.mode);
+    let number = nix::sys::stat::makedev(major, minor);
+    match mknodat(Some(raw::shown(&parent)), name, node.kind, bits, number) {
+        // Named twice: the first counts.
+        Err(nix::errno::Errno::EEXIST) => return Ok(()),
+        made => made.at("device", doing)?,
     }
-    Ok(())
+    let at = Path::new("/proc/self/fd").join(raw::shown(&parent).to_string()).join(name);
+    std::os::unix::fs::chown(&at, Some(node.owner.0), Some(node.owner.1)).at("device", doing)?;
+    // The umask took bits away.
+    fs::set_permissions(&at, fs::Permissions::from_mode(node.mode)).at("device", doing)
+}
+
+/// The directory below another, made with those above it.
+fn make_above(dev: BorrowedFd<'_>, below: &Path) -> std::io::Result<OwnedFd> {
+    let mut parent = dev.try_clone_to_owned()?;
+    for part in below.components() {
+        let name = CString::new(part.as_os_str().as_bytes()).map_err(std::io::Error::other)?;
+        let bits = Mode::from_bits_truncate(0o755);
+        match mkdirat(Some(raw::shown(&parent)), name.as_c_str(), bits) {
+            Ok(()) | Err(nix::errno::Errno::EEXIST) => {}
+            Err(error) => return Err(error.into()),
+        }
+        let flags = libc::O_PATH | libc::O_NOFOLLOW | libc::O_DIRECTORY;
+        parent = raw::open_below(parent.as_fd(), &name, flags, raw::RESOLVE_IN_ROOT)?;
+    }
+    Ok(parent)
 }
 
 /// Which of the mounts at and below a path takes no mapped ids.
-fn culprit(path: &str, refuses: impl Fn(BorrowedFd<'_>) -> bool) -> String {
+fn culprit(path: &str, is_refused: impl Fn(BorrowedFd<'_>) -> bool) -> String {
     let table = fs::read_to_string("/proc/self/mountinfo").unwrap_or_default();
     let own = fs::canonicalize(path).map_or_else(|_| path.to_owned(), |p| p.display().to_string());
-    let refused = |at: &str| {
+    let at_fault = |at: &str| {
         let clone = rootfs::c_path(at)
             .ok()
             .and_then(|name| raw::clone_tree(raw::here(), &name, false).ok());
-        clone.is_some_and(|clone| refuses(clone.as_fd()))
+        clone.is_some_and(|clone| is_refused(clone.as_fd()))
     };
     let mut mounts = table.lines().filter_map(mount).collect::<Vec<_>>();
     mounts.reverse();
     let holder = mounts.iter().find(|(point, _)| Path::new(&own).starts_with(point));
-    if let Some((_, kind)) = holder.filter(|_| refused(&own)) {
+    if let Some((_, kind)) = holder.filter(|_| at_fault(&own)) {
         return format!("its file system, {kind}, takes no mapped ids");
     }
     let below =
-        mounts.iter().find(|(point, _)| Path::new(point).starts_with(&own) && refused(point));
+        mounts.iter().find(|(point, _)| Path::new(point).starts_with(&own) && at_fault(point));
     below.map_or_else(
         || "it takes no mapped ids".to_owned(),
         |(point, kind)| {
@@ -283,12 +282,12 @@ mod tests {
         };
         let one = ids(r#"[{"containerID":0,"hostID":7000,"size":100}]"#).unwrap().unwrap();
         assert_eq!((one.root(), one.user(33)), ((7000, 9000), 7033));
-        assert!(one.check(99, 9, &[0, 9]).is_ok());
+        one.check(99, 9, &[0, 9]).unwrap();
         for (uid, gid, groups) in [(100, 0, [0]), (0, 10, [0]), (0, 0, [10])] {
-            assert!(one.check(uid, gid, &groups).is_err());
+            one.check(uid, gid, &groups).unwrap_err();
         }
         for bad in ["[]", r#"[{"containerID":1,"hostID":7,"size":1}]"#] {
-            assert!(ids(bad).is_err(), "{bad}");
+            ids(bad).unwrap_err();
         }
         assert_eq!(Ids::of(&spec("{}")).unwrap(), None);
     }

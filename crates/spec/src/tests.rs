@@ -713,8 +713,8 @@ proptest! {
 
 #[test]
 fn a_user_namespace_is_joined_first_and_its_ids_are_told() {
-    let range = |first| pod::config::IdRange { first, length: 65_536 };
-    let user = pod::config::UserNamespace { uids: range(1 << 16), gids: range(2 << 16) };
+    let range = |first| IdRange { first, length: 65_536 };
+    let user = UserNamespace { uids: range(1 << 16), gids: range(2 << 16) };
     let built = Case::with(|c| {
         c.sandbox.namespaces.user = Some(user);
         c.container.mounts =
@@ -739,8 +739,8 @@ fn a_user_namespace_is_joined_first_and_its_ids_are_told() {
 
 #[test]
 fn a_user_namespace_cannot_mount_for_the_node_nor_a_sysfs_of_its_network() {
-    let range = pod::config::IdRange { first: 1 << 16, length: 3 };
-    let user = Some(pod::config::UserNamespace { uids: range, gids: range });
+    let range = IdRange { first: 1 << 16, length: 3 };
+    let user = Some(UserNamespace { uids: range, gids: range });
     let built = Case::with(|c| {
         c.sandbox.namespaces.user = user;
         c.sandbox.namespaces.network = NamespaceMode::Node;

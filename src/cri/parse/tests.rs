@@ -234,7 +234,7 @@ fn a_user_namespace_does_not_go_with_the_nodes_pid_or_ipc() {
         change(options);
         sandbox_config(&At::root("config"), Some(&wire), "").map_err(|error| error.kind())
     };
-    assert!(with(|o| o.network = cri::NamespaceMode::Node.into()).is_ok());
+    with(|o| o.network = cri::NamespaceMode::Node.into()).unwrap();
     assert_eq!(with(|o| o.pid = cri::NamespaceMode::Node.into()).unwrap_err(), Kind::Invalid);
     assert_eq!(with(|o| o.ipc = cri::NamespaceMode::Node.into()).unwrap_err(), Kind::Invalid);
 }
