@@ -18,9 +18,11 @@
 //! * A capability that the daemon lacks is left out: asking for it would fail the whole container.
 //! * `noNewPrivileges` is present only when true: libcontainer takes an explicit false for "load the filter last".
 //! * The pod's own hosts file is bound with the node's network too, as a copy: a container must not write the node's.
+//! * A pod with a user namespace and the node's network gets the node's sysfs bound: a sysfs of one's own takes a network of
+//!   one's own. What such a pod mounts cannot reach the node, so Bidirectional is refused.
 //!
 //! # Seams
-//! User namespaces add a namespace in `confine` and mappings beside it; AppArmor a profile name in `process`; SELinux
+//! AppArmor adds a profile name in `process`; SELinux
 //! labels in `process` and `confine`; CDI edits and image volumes in `mounts`.
 #![forbid(unsafe_code)]
 
