@@ -37,7 +37,7 @@ use crate::config::{CgroupDriver, Config, NetworkMode};
 use place::Places;
 use shims::Programs;
 
-/// Where systemd is the node's init: sd_booted(3).
+/// Where systemd is the node's init: `sd_booted(3)`.
 pub(crate) const SYSTEMD_RUNS: &str = "/run/systemd/system";
 
 /// The node, as the engine's world. Cheap to clone: every shim's connection holds it.

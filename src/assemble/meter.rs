@@ -62,10 +62,10 @@ impl Meter for Node {
             let node = self.clone();
             tokio::task::spawn_blocking(move || node.measure_share(share, depth))
         };
-        let begun: Vec<_> = shares.map(begin).collect();
+        let tasks: Vec<_> = shares.map(begin).collect();
         let mut measured = Vec::new();
-        for share in begun {
-            measured.extend(share.await.unwrap_or_default());
+        for task in tasks {
+            measured.extend(task.await.unwrap_or_default());
         }
         measured
     }

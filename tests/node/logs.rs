@@ -1,4 +1,4 @@
-//! Log rotation as the kubelet does it: rename, ReopenContainerLog. crictl has no word for it, so the call is made here.
+//! Log rotation as the kubelet does it: rename, `ReopenContainerLog`. The call is made here, for the code of its answer.
 
 use std::fs;
 use std::path::Path;

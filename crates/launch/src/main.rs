@@ -29,7 +29,7 @@
 //! | cgroups made and limited, clones of sources, overlay | 3.5 | | eight cgroups joined | 0.2 |
 //! | detaching the host's tree | 0.1 (p90 2.8) | | namespaces, fork, filter, execve | 1.9 |
 //! | user, both config.json, joining | 1.6 | | | |
-//! | libcontainer: two clones, 1,700 system calls, pivot_root | 9.4 | | | |
+//! | libcontainer: two clones, 1,700 system calls, `pivot_root` | 9.4 | | | |
 //!
 //! Of libcontainer's part 3.6 ms are its rootfs, where each mount is opened and checked by a dozen calls through /proc.
 //!

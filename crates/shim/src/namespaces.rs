@@ -186,13 +186,12 @@ fn wait(helper: &Helper, pid: bool, names: &[String]) -> Result<Option<Pid>, Fai
     let mut init = None;
     for _ in 0..=u8::from(pid) {
         match helper.report(WAIT_MS) {
-            Ok(Report::Done(0)) => {}
+            Ok(Report::Done(0) | Report::Unmapped) => {}
             Ok(Report::Done(number)) => init = Some(Pid::from_raw(number)),
             Ok(Report::Failed(failed)) => {
                 end(init);
                 return Err(explain(failed, names));
             }
-            Ok(Report::Unmapped) => {}
             Err(error) => {
                 end(init);
                 kill(helper.pid, Signal::SIGKILL).ok();

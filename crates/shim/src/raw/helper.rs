@@ -205,7 +205,10 @@ fn set_as(sysctls: &[(CString, Vec<u8>)], (uid, gid): (u32, u32)) -> Result<(), 
     for ((path, value), index) in sysctls.iter().zip(0..) {
         let as_root = set(path, value);
         let set = if as_root == Err(Errno::EACCES) {
-            effective(uid, gid).and_then(|()| set(path, value)).and(effective(0, 0))
+            let as_owner = effective(uid, gid).and_then(|()| set(path, value));
+            // Root again, whatever came of it.
+            let back = effective(0, 0);
+            as_owner.and(back)
         } else {
             as_root
         };
