@@ -29,15 +29,30 @@ pub enum IdmapError {
     Trial(&'static str),
 }
 
+/// How a trial's directory begins; the process that makes it comes next, for a daemon and a `check` may try at once.
+const PREFIX: &str = ".idmap-";
+
 /// Makes an overlay in this directory, which must exist, over a layer with mapped ids, and lets it go again. Blocks for a
 /// millisecond or two.
 pub fn try_in(dir: &Path) -> Result<(), IdmapError> {
     let refused = |source| IdmapError::Prepare { dir: dir.display().to_string(), source };
-    let trial = dir.join(format!(".idmap-{}", std::process::id()));
+    sweep(dir);
+    let trial = dir.join(format!("{PREFIX}{}", std::process::id()));
     let tried = lay_out(&trial).map_err(refused).and_then(|paths| mount(&paths));
-    // What a trial that was killed left stays small, and the next one of that name takes it along.
+    // The next trial takes along what this cannot.
     drop(fs::remove_dir_all(&trial));
     tried
+}
+
+/// What trials left whose processes were killed.
+fn sweep(dir: &Path) {
+    for entry in fs::read_dir(dir).into_iter().flatten().flatten() {
+        let name = entry.file_name();
+        let pid = name.to_str().and_then(|name| name.strip_prefix(PREFIX));
+        if pid.is_some_and(|pid| !Path::new("/proc").join(pid).exists()) {
+            drop(fs::remove_dir_all(entry.path()));
+        }
+    }
 }
 
 fn lay_out(trial: &Path) -> io::Result<raw::Trial> {
@@ -71,6 +86,8 @@ mod tests {
     #[test]
     fn a_trial_leaves_nothing_and_says_what_does_not_go() {
         let dir = tempfile::tempdir().unwrap();
+        // No process has this number: it is above the kernel's greatest.
+        fs::create_dir_all(dir.path().join(format!("{PREFIX}4194305/w/work"))).unwrap();
         try_in(dir.path()).unwrap();
         assert_eq!(fs::read_dir(dir.path()).unwrap().count(), 0);
         // procfs takes no mapped ids, and no directories either.
