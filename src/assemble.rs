@@ -6,7 +6,7 @@
 //! | [`host`] | [`engine::world::Host`]: files, cgroups, mounts |
 //! | [`network`] | [`engine::world::Network`] |
 //! | [`images`] | [`engine::world::Images`] |
-//! | [`shims`], [`exec`] | [`engine::world::Shims`]: processes |
+//! | [`shims`], [`exec`], [`session`] | [`engine::world::Shims`]: processes, and clients at their ends |
 //! | [`meter`] | [`crate::cri::usage::Meter`]: what pods use |
 //! | [`facts`] | what the node is |
 //!

@@ -20,7 +20,8 @@
 //! | [`code`] | pages of code that only the start needed |
 //!
 //! It may not depend on `engine`, `ledger` or tonic: it knows neither what was promised nor who asked. Of `pod` it uses
-//! only configuration types. tokio is here for readiness of the shim's socket; everything else blocks, and says so.
+//! only configuration types. tokio is here for readiness of the shim's socket, of connections into pods and of systemd's answers;
+//! everything else blocks, and says so.
 //!
 //! # Decisions
 //! * Unsafe code lives in `raw`, one system call per function.

@@ -31,10 +31,14 @@ const TOOLS: [&str; 16] = [
     "umount", "true", "tty", "chmod", "unshare",
 ];
 
+/// How the name of a case's cgroup begins; the case's own id comes next.
+const CGROUP: &str = "ferropod-f-";
+
 /// A directory that holds a root filesystem's one layer, shared by all tests and never written.
 fn layers() -> &'static Path {
     static LAYERS: OnceLock<PathBuf> = OnceLock::new();
     LAYERS.get_or_init(|| {
+        sweep_cgroups();
         let dir = PathBuf::from(env!("CARGO_TARGET_TMPDIR")).join("launch-layers");
         let base = dir.join("base");
         let _earlier = fs::remove_dir_all(&base);
@@ -110,6 +114,21 @@ pub(crate) struct Ran {
     pub(crate) start_error: String,
 }
 
+/// What a run left that was killed: the name of a case's cgroup begins with the number of its process.
+fn sweep_cgroups() {
+    let hierarchies = fs::read_dir("/sys/fs/cgroup").unwrap().filter_map(Result::ok);
+    let cgroups = hierarchies.filter_map(|at| fs::read_dir(at.path()).ok()).flatten();
+    for cgroup in cgroups.filter_map(Result::ok) {
+        let name = cgroup.file_name().into_string().unwrap_or_default();
+        let pid =
+            name.strip_prefix(CGROUP).and_then(|id| u32::from_str_radix(id.get(..8)?, 16).ok());
+        if pid.is_some_and(|pid| !Path::new("/proc").join(pid.to_string()).exists()) {
+            // One that is not empty is somebody's who lives.
+            let _busy = fs::remove_dir(cgroup.path());
+        }
+    }
+}
+
 /// The mounts of this directory, or of an overlay in it, that the whole test process sees: outside the tests' own namespaces.
 fn host_mounts(dir: &Path) -> Vec<String> {
     let table = fs::read_to_string(format!("/proc/{}/mountinfo", std::process::id())).unwrap();
@@ -139,7 +158,7 @@ impl Case {
         }
         let path = |name: &str| dir.path().join(name).display().to_string();
         let place = spec::Place {
-            cgroup: format!("/ferropod-f-{}", id.as_str().get(..16).unwrap()),
+            cgroup: format!("/{CGROUP}{}", id.as_str().get(..16).unwrap()),
             hostname: path("hostname"),
             hosts: path("hosts"),
             resolv_conf: path("resolv.conf"),
