@@ -3,7 +3,8 @@
 set -euo pipefail
 
 repo=$(cd "$(dirname "${BASH_SOURCE[0]}")/.." && pwd)
-bin=$repo/target/release # where build_ferropod puts all three
+profile=${FERROPOD_PROFILE:-release} # or debug: quick to build again, slow to run
+bin=$repo/target/$profile # where build_ferropod puts all three
 load=$bin/ferropod-load
 export load
 logs=$repo/target/hack   # of the last run
@@ -100,22 +101,24 @@ need_basics() {
 # With FERROPOD_NOBUILD set it takes the programs that are there.
 build_ferropod() {
   [ -z "${FERROPOD_NOBUILD:-}" ] || return 0
-  local musl=x86_64-unknown-linux-musl
+  local musl=x86_64-unknown-linux-musl daemon=$profile small=shim
+  if [ "$profile" = debug ]; then daemon=dev small=dev; fi
   rustup target list --installed | grep -qx $musl || rustup -q target add $musl
   say "building ferropod"
   (
     cd "$repo"
-    cargo build -q --release -p ferropod
-    cargo build -q --profile shim --target $musl -p ferropod-shim
-    cargo build -q --profile shim -p ferropod-launch
+    cargo build -q --profile "$daemon" -p ferropod
+    cargo build -q --profile "$small" --target $musl -p ferropod-shim
+    cargo build -q --profile "$small" -p ferropod-launch
   )
-  ln -f "$repo/target/$musl/shim/ferropod-shim" "$repo/target/shim/ferropod-launch" "$bin/"
+  ln -f "$repo/target/$musl/${small/dev/debug}/ferropod-shim" "$bin/"
+  [ "$small" = dev ] || ln -f "$repo/target/shim/ferropod-launch" "$bin/"
 }
 
 # build_load: the load generator, `load`.
 build_load() {
   say "building ferropod-load"
-  (cd "$repo" && cargo build -q --release -p ferropod-load)
+  (cd "$repo" && cargo build -q --profile "${profile/debug/dev}" -p ferropod-load)
 }
 
 # tool NAME: the path of an outside tool, built from its pinned Go module when it is not yet.
