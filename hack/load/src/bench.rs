@@ -5,7 +5,7 @@ mod life;
 mod load;
 mod memory;
 mod pull;
-mod streams;
+mod sessions;
 
 use std::collections::BTreeSet;
 use std::path::PathBuf;
@@ -128,7 +128,7 @@ async fn measure(
     }
     let fifty = memory::measure(bench).await;
     bench.settle("fifty pods", fifty, &mut broken).await?;
-    let streams = streams::measure(bench).await;
+    let streams = sessions::measure(bench).await;
     bench.settle("streams", streams, &mut broken).await?;
     if let Some(big) = big {
         let pulls = pull::measure(bench, big).await;

@@ -11,9 +11,9 @@ use cri_proto::cri::{
     CreateContainerRequest, ExecRequest, ExecSyncRequest, ExecSyncResponse, GetEventsRequest,
     ImageSpec, ImageStatusRequest, ListContainerStatsRequest, ListContainersRequest,
     ListPodSandboxRequest, ListPodSandboxStatsRequest, PodSandbox, PodSandboxConfig,
-    PodSandboxStatus, PodSandboxStatusRequest, PullImageRequest, RemoveContainerRequest,
-    RemoveImageRequest, RemovePodSandboxRequest, RunPodSandboxRequest, StartContainerRequest,
-    StatusRequest, StopContainerRequest, StopPodSandboxRequest,
+    PodSandboxStatus, PodSandboxStatusRequest, PortForwardRequest, PullImageRequest,
+    RemoveContainerRequest, RemoveImageRequest, RemovePodSandboxRequest, RunPodSandboxRequest,
+    StartContainerRequest, StatusRequest, StopContainerRequest, StopPodSandboxRequest,
 };
 use tonic::transport::{Channel, Endpoint};
 use tonic::{Code, Status, Streaming};
@@ -63,6 +63,8 @@ calls! {
         = ExecSyncRequest { container_id: container.to_owned(), cmd, timeout: 30 } => Ok;
     exec_url(runtime.exec, request: ExecRequest) -> String
         = request => |reply: cri_proto::cri::ExecResponse| Ok(reply.url);
+    forward_url(runtime.port_forward, request: PortForwardRequest) -> String
+        = request => |reply: cri_proto::cri::PortForwardResponse| Ok(reply.url);
     stop(runtime.stop_container, container: &str, grace: i64) -> ()
         = StopContainerRequest { container_id: container.to_owned(), timeout: grace } => |_| Ok(());
     remove(runtime.remove_container, container: &str) -> ()
