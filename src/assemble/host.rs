@@ -151,8 +151,16 @@ impl Host for Node {
     ) -> Result<u64, Fault> {
         let known: Vec<SandboxId> = sandboxes.iter().map(|s| s.id.clone()).collect();
         let held: Vec<ContainerId> = containers.iter().map(|c| c.id.clone()).collect();
-        let node = self.clone();
-        blocking(move || Ok(node.sweep_blocking(&known, &held))).await
+        let of = |c: &Container| sandboxes.iter().find(|s| s.id == c.sandbox).cloned();
+        let live = containers.iter().filter_map(|c| self.container_cgroup(&*of(c)?, &c.id).ok());
+        let (node, live) = (self.clone(), live.collect::<Vec<_>>());
+        blocking(move || {
+            for container in &live {
+                node.cgroups.sweep_execs(container);
+            }
+            Ok(node.sweep_blocking(&known, &held))
+        })
+        .await
     }
 }
 

@@ -35,7 +35,7 @@ fn call<T>(node: &Node, call: impl AsyncFnOnce(Runtime) -> T) -> T {
     })
 }
 
-fn exec_url(node: &Node, id: &str, script: &str) -> String {
+pub(crate) fn exec_url(node: &Node, id: &str, script: &str) -> String {
     let request = ExecRequest {
         container_id: id.to_owned(),
         cmd: ["sh", "-c", script].map(str::to_owned).to_vec(),

@@ -1,5 +1,6 @@
 //! What outlives a daemon that is killed, and what a killed shim takes along.
 
+use std::collections::BTreeSet;
 use std::process::Stdio;
 use std::time::Duration;
 
@@ -7,6 +8,7 @@ use serde_json::{Value, json};
 
 use crate::machine;
 use crate::node::{Node, eventually, text, write};
+use crate::streams::{Client, SPDY, WEBSOCKET, running, sleeping, with};
 
 #[test]
 fn a_killed_daemon_finds_its_pod_running_and_knows_who_exited() {
@@ -78,6 +80,30 @@ fn a_shim_that_is_killed_while_there_is_no_daemon_is_missed_at_the_next_start() 
     node.serve();
     assert_eq!(node.exit(&id), (255, "Unknown".to_owned()));
     assert_eq!(node.json(&["inspectp", &pod.id])["status"]["state"], "SANDBOX_NOTREADY");
+    node.end_clean();
+}
+
+#[test]
+fn a_killed_daemon_takes_the_commands_of_its_clients_along_and_their_cgroups_go() {
+    let mut node = Node::with_busybox();
+    let (_, id) = running(&node);
+    let before = node.traces();
+    // SPDY's client takes a connection that ends, even by a reset, for a command that went well.
+    let mut clients = [SPDY, WEBSOCKET].map(|transport| {
+        let args = with("exec", transport, &[&id, "sh", "-c", "echo begun; sleep 995"]);
+        Client::start(node.client(&args))
+    });
+    for client in &mut clients {
+        assert_eq!(client.line(), "begun");
+    }
+    eventually("it sleeps", || sleeping(&id, "995"));
+    node.kill_daemon();
+    eventually("it is gone", || !sleeping(&id, "995"));
+    let [_, websocket] = clients.map(|client| client.rest().1);
+    assert!(!websocket, "the client was content");
+    node.serve();
+    let more = |traces: BTreeSet<String>| traces.difference(&before).cloned().collect::<Vec<_>>();
+    eventually("nothing of it is left", || more(node.traces()).is_empty());
     node.end_clean();
 }
 

@@ -31,6 +31,8 @@ mod machine;
 #[cfg(test)]
 mod node;
 #[cfg(test)]
+mod patience;
+#[cfg(test)]
 mod pods;
 #[cfg(test)]
 mod refusals;

@@ -128,6 +128,19 @@ impl Node {
         std::fs::read_dir(format!("/proc/{pid}/fd")).expect("its descriptors").count()
     }
 
+    /// Starts the daemon again with more lines in its configuration.
+    pub(crate) fn configure(&mut self, lines: &str) {
+        let config = std::fs::read_to_string(self.path("config.toml")).expect("a configuration");
+        write(&self.path("config.toml"), &(config + lines));
+        self.kill_daemon();
+        self.serve();
+    }
+
+    /// What the daemon has said, since its first start.
+    pub(crate) fn daemon_log(&self) -> String {
+        std::fs::read_to_string(self.path("log")).expect("a log")
+    }
+
     /// As a crash does it: without a chance to write anything.
     pub(crate) fn kill_daemon(&mut self) {
         let mut daemon = self.daemon.take().expect("a daemon to kill");

@@ -8,24 +8,24 @@ use std::time::{Duration, Instant};
 use serde_json::{Value, json};
 
 use crate::machine;
-use crate::node::{Node, Pod, eventually, tool, write};
+use crate::node::{Node, Pod, eventually, tool};
 use crate::pods::{SERVE, get};
 
-const SPDY: &[&str] = &[];
-const WEBSOCKET: &[&str] = &["--transport", "websocket"];
+pub(crate) const SPDY: &[&str] = &[];
+pub(crate) const WEBSOCKET: &[&str] = &["--transport", "websocket"];
 const LOOP: &str = "while :; do sleep 0.1; done";
 /// What a client's end may take to reach what it started.
 const AT_ONCE: Duration = Duration::from_secs(1);
 
 /// A client that still runs. It is killed when it is not needed any more.
-struct Client {
+pub(crate) struct Client {
     child: Child,
     stdin: Option<ChildStdin>,
     stdout: BufReader<ChildStdout>,
 }
 
 impl Client {
-    fn start(mut command: Command) -> Self {
+    pub(crate) fn start(mut command: Command) -> Self {
         command.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::inherit());
         let mut child = command.spawn().expect("the client starts");
         let stdin = child.stdin.take();
@@ -38,14 +38,14 @@ impl Client {
         stdin.write_all(words.as_bytes()).expect("it reads");
     }
 
-    fn line(&mut self) -> String {
+    pub(crate) fn line(&mut self) -> String {
         let mut line = String::new();
         self.stdout.read_line(&mut line).expect("its output");
         line.trim_end().to_owned()
     }
 
     /// Ends its input; the rest of what it says, and whether it was content.
-    fn rest(mut self) -> (String, bool) {
+    pub(crate) fn rest(mut self) -> (String, bool) {
         drop(self.stdin.take());
         let mut rest = String::new();
         self.stdout.read_to_string(&mut rest).expect("its output");
@@ -62,13 +62,13 @@ impl Drop for Client {
     }
 }
 
-fn running(node: &Node) -> (Pod, String) {
+pub(crate) fn running(node: &Node) -> (Pod, String) {
     let pod = node.run_pod(&Value::Null);
     let id = node.run(&pod, LOOP, &Value::Null);
     (pod, id)
 }
 
-fn with<'a>(verb: &'a str, transport: &[&'a str], rest: &[&'a str]) -> Vec<&'a str> {
+pub(crate) fn with<'a>(verb: &'a str, transport: &[&'a str], rest: &[&'a str]) -> Vec<&'a str> {
     [&[verb], transport, rest].concat()
 }
 
@@ -189,7 +189,7 @@ fn in_terminal(command: &Command) -> Command {
     script
 }
 
-fn sleeping(container: &str, argument: &str) -> bool {
+pub(crate) fn sleeping(container: &str, argument: &str) -> bool {
     machine::processes(container).any(|pid| {
         let line = std::fs::read(format!("/proc/{pid}/cmdline")).unwrap_or_default();
         line == format!("sleep\0{argument}\0").into_bytes()
@@ -434,11 +434,7 @@ fn streams_are_served_with_a_certificate_that_may_change() {
         assert!(openssl.status().expect("openssl runs").success());
     };
     certify("first");
-    let config = std::fs::read_to_string(node.path("config.toml")).expect("a configuration");
-    let tls = format!("[stream]\ntls_cert = {cert:?}\ntls_key = {key:?}\n");
-    write(&node.path("config.toml"), &(config + &tls));
-    node.kill_daemon();
-    node.serve();
+    node.configure(&format!("[stream]\ntls_cert = {cert:?}\ntls_key = {key:?}\n"));
     let (_, id) = running(&node);
     for name in ["first", "second"] {
         certify(name);

@@ -9,11 +9,15 @@ use std::time::{Duration, Instant};
 use names::{ContainerId, ExecId, Kind};
 use serde::{Deserialize, Serialize};
 
-use super::{CgroupPath, Cgroups, Driver, Layout, PodCgroup, release::remove_one};
+use super::release::{names_in, remove_one};
+use super::{CgroupPath, Cgroups, Driver, Layout, PodCgroup};
 use crate::{FsError, ReleaseError, Released};
 
 /// An exec's main process has just been reaped: what is busy longer has children.
 const PATIENCE: Duration = Duration::from_millis(5);
+
+/// Before an exec's id, the name of its cgroup.
+const EXEC: &str = "exec-";
 
 /// Why a cgroup could not be made or opened.
 #[derive(Debug, thiserror::Error)]
@@ -64,7 +68,7 @@ impl Cgroups {
         exec: &ExecId,
     ) -> Result<(Option<OwnedFd>, ExecPlace), PlaceError> {
         let container = pod.container(container);
-        let path = container.child(&format!("exec-{exec}"));
+        let path = container.child(&format!("{EXEC}{exec}"));
         let fd = self.exec_dir(&path).map(|dir| make_and_open(&dir)).transpose()?;
         let into = fd.filter(|_| self.layout() != Layout::V1);
         Ok((into, ExecPlace { path, container }))
@@ -88,6 +92,15 @@ impl Cgroups {
             ReleaseError::unless_empty(format_args!("the cgroup {}", place.path), vec![error])?;
             Ok(Released::AlreadyGone)
         })
+    }
+
+    /// Removes the cgroups of a container's execs that nothing runs in: what a daemon leaves that ends before them. Blocks.
+    pub fn sweep_execs(&self, container: &CgroupPath) {
+        let Some(dir) = self.exec_dir(container) else { return };
+        for name in names_in(&dir).iter().filter(|name| name.starts_with(EXEC)) {
+            // Busy is what an exec started and left running: it goes with the container.
+            drop(remove_one(&dir.join(name), Instant::now()));
+        }
     }
 
     fn exec_dir(&self, path: &CgroupPath) -> Option<PathBuf> {

@@ -183,6 +183,22 @@ fn on_pure_v1_a_frozen_process_dies_and_an_exec_has_a_freezer_of_its_own() {
 }
 
 #[test]
+fn of_a_containers_execs_only_those_that_run_keep_their_cgroups() {
+    let ground = Ground::new("sweep");
+    let (pod, container) = (ground.pod(), container());
+    ground.cgroups.establish_pod(&pod, &Resources::default()).unwrap();
+    let path = pod.container(&container);
+    ground.make(&path);
+    let place =
+        |n| ground.cgroups.exec_place(&pod, &container, &ExecId::from_random([n; 32])).unwrap();
+    let ((_, left), (fd, runs)) = (place(1), place(2));
+    let _sleeper = Sleeper::in_place(fd.as_ref(), &ground.cgroups.exec_dirs(&runs));
+    ground.cgroups.sweep_execs(&path);
+    assert_eq!(ground.cgroups.release_exec(&left).unwrap(), Released::AlreadyGone);
+    assert!(ground.cgroups.release_exec(&runs).unwrap_err().is_busy());
+}
+
+#[test]
 fn what_does_not_die_is_named() {
     let ground = Ground::seen_as("undying", Layout::V1);
     let pod = ground.pod();
