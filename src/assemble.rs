@@ -8,10 +8,12 @@
 //! | [`images`] | [`engine::world::Images`] |
 //! | [`shims`], [`exec`], [`session`] | [`engine::world::Shims`]: processes, and clients at their ends |
 //! | [`meter`] | [`crate::cri::usage::Meter`]: what pods use |
+//! | [`cdi`] | what vendors' files say of devices |
 //! | [`facts`] | what the node is |
 //!
 //! Blocking work goes to the blocking threads; nothing here decides.
 
+mod cdi;
 pub(crate) mod exec;
 pub(crate) mod facts;
 pub(crate) mod host;
@@ -22,7 +24,7 @@ pub(crate) mod place;
 mod session;
 pub(crate) mod shims;
 
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use ::host::cgroup::{Cgroups, DetectError, Driver};
@@ -54,6 +56,7 @@ pub(crate) struct Rooms {
     pub(crate) network: ::network::Network,
     pub(crate) facts: spec::NodeFacts,
     pub(crate) shm_size: u64,
+    pub(crate) cdi_dirs: Vec<PathBuf>,
     pub(crate) programs: Programs,
     pub(crate) shims: shims::Held,
     pub(crate) kept: meter::Kept,
@@ -86,6 +89,7 @@ pub(crate) async fn assemble(config: &Config) -> anyhow::Result<Ferropod> {
         network,
         facts,
         shm_size: config.runtime.shm_size.bytes(),
+        cdi_dirs: config.runtime.cdi_spec_dirs.clone(),
         programs,
         shims: shims::Held::default(),
         kept: meter::Kept::default(),
@@ -149,7 +153,7 @@ async fn load_archives(images: image::Images) {
 }
 
 fn image_options(config: &Config) -> image::Options {
-    let path = |path: &std::path::PathBuf| (!path.as_os_str().is_empty()).then(|| path.clone());
+    let path = |path: &PathBuf| (!path.as_os_str().is_empty()).then(|| path.clone());
     let from = &config.image;
     image::Options {
         root: config.root.clone(),

@@ -15,7 +15,7 @@ use pod::{Claim, Container, Sandbox, Time};
 use spec::{NodeFacts, Place};
 
 use super::place::text;
-use super::{Node, blocking, fault};
+use super::{Node, blocking, cdi, fault};
 
 /// A profile or a device's path may lie on a dead network mount: the caller does not wait for it longer than this.
 const FILE_WITHIN: Duration = Duration::from_secs(10);
@@ -64,6 +64,12 @@ impl Host for Node {
             // The shim puts the one in the other's place.
             target_pid_namespace: Some(handle(wire::PID_FD)),
         }
+    }
+
+    async fn cdi_edits(&self, names: &[String]) -> Result<spec::Edits, Fault> {
+        let (dirs, names) = (self.cdi_dirs.clone(), names.to_vec());
+        let edits = move || cdi::registry(&dirs).edits(&names).map_err(|e| fault(e.kind(), &e));
+        in_time("a directory of CDI files", edits).await
     }
 
     async fn seccomp_profile(&self, path: &str) -> Result<String, Fault> {

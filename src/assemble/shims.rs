@@ -382,6 +382,7 @@ fn create_job(node: &Node, order: &CreateOrder) -> Result<v1::CreateJob, Fault> 
         container_path: device.container_path,
         host_path: device.host_path,
         permissions: device.permissions,
+        own: device.own.map(own_node),
     });
     Ok(v1::CreateJob {
         container_id: id.to_string(),
@@ -403,11 +404,18 @@ fn create_job(node: &Node, order: &CreateOrder) -> Result<v1::CreateJob, Fault> 
         }),
         seccomp_cache: node.places.seccomp(),
         // A pod's own file that is gone is not to be made as a directory.
-        deny_missing: vec![text(node.places.pods())],
+        deny_missing: [vec![text(node.places.pods())], order.built.must_exist.clone()].concat(),
         set_home: true,
         devices: devices.collect(),
         all_devices: order.built.all_devices,
     })
+}
+
+fn own_node(own: spec::OwnNode) -> v1::OwnNode {
+    let (kind, major, minor) = own
+        .number
+        .map_or_else(Default::default, |(kind, major, minor)| (kind.to_string(), major, minor));
+    v1::OwnNode { kind, major, minor, mode: own.mode, uid: own.uid, gid: own.gid }
 }
 
 /// A shim's refusal, as it says it.

@@ -133,6 +133,9 @@ fn runtime(config: &Config) -> Checked {
     let runtime = &config.runtime;
     absolute_or_empty("runtime.programs", &runtime.programs)?;
     absolute_or_empty("runtime.seccomp_profile", &runtime.seccomp_profile)?;
+    for dir in &runtime.cdi_spec_dirs {
+        absolute("runtime.cdi_spec_dirs", dir)?;
+    }
     positive("runtime.shm_size", u128::from(runtime.shm_size.0))?;
     for (index, name) in runtime.capabilities.iter().enumerate() {
         let spelt = !name.is_empty()

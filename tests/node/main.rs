@@ -15,6 +15,8 @@ mod cni;
 #[cfg(test)]
 mod debug;
 #[cfg(test)]
+mod devices;
+#[cfg(test)]
 mod events;
 #[cfg(test)]
 mod forge;

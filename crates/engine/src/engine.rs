@@ -236,6 +236,10 @@ impl<W: World> Engine<W> {
             }
             _ => None,
         };
+        let injected = match config.cdi_devices.as_slice() {
+            [] => spec::Edits::default(),
+            names => world.cdi_edits(names).await?,
+        };
         let place = world.place(sandbox, id);
         let built = spec::build(&spec::Request {
             sandbox: &sandbox.config,
@@ -246,6 +250,7 @@ impl<W: World> Engine<W> {
             node: world.facts(),
             place: &place,
             localhost_profile: localhost_profile.as_deref(),
+            injected: &injected,
         })
         .map_err(|error| EngineError::Failed(Fault::new(error.kind(), error.to_string())))?;
         let container = Container {

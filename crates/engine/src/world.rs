@@ -36,6 +36,8 @@ pub trait Host: Send + Sync + 'static {
     fn facts(&self) -> &spec::NodeFacts;
     /// The paths of a container that will be made: computed, not made.
     fn place(&self, sandbox: &Sandbox, id: &ContainerId) -> spec::Place;
+    /// What a container gets with CDI devices of these names.
+    fn cdi_edits(&self, names: &[String]) -> impl Doing<spec::Edits>;
     /// The JSON of a `Localhost` seccomp profile.
     fn seccomp_profile(&self, path: &str) -> impl Doing<String>;
     /// Makes one of `Files`, `Cgroup`, `Shm` hold.

@@ -126,6 +126,10 @@ impl Host for FakeWorld {
         spec::Place { cgroup, ..spec::Place::default() }
     }
 
+    async fn cdi_edits(&self, _: &[String]) -> Result<spec::Edits, Fault> {
+        Ok(spec::Edits::default())
+    }
+
     async fn seccomp_profile(&self, path: &str) -> Result<String, Fault> {
         Err(Fault::new(Kind::NotFound, format!("{path}: the model has no profiles")))
     }

@@ -8,7 +8,7 @@ use std::os::unix::fs::FileTypeExt;
 use std::rc::Rc;
 
 use libcontainer::container::builder::ContainerBuilder;
-use libcontainer::oci_spec::runtime::{Process, Spec, UserBuilder};
+use libcontainer::oci_spec::runtime::{Hooks, Process, Spec, UserBuilder};
 use libcontainer::syscall::syscall::SyscallType;
 use wire::v1;
 
@@ -34,6 +34,7 @@ pub(crate) fn create(job: &v1::CreateJob, start: Option<OwnedFd>) -> Result<Answ
         serde_json::from_slice(&job.spec).at(STAGE, || "reading the specification".into())?;
     let rootfs =
         job.rootfs.as_ref().ok_or_else(|| Failure::invalid(STAGE, "the job has no rootfs"))?;
+    refuse_hooks(&spec)?;
     rootfs::separate()?;
     let own = cgroups::Own::make(&spec)?;
     if let Some(own) = &own {
@@ -56,6 +57,7 @@ pub(crate) fn create(job: &v1::CreateJob, start: Option<OwnedFd>) -> Result<Answ
     rootfs::Parts::take(&job.bundle, owner)?.pivot(&job.bundle, rootfs, &sources, mapped)?;
     drop(sources);
     let user = user(job)?;
+    device::own(&mut spec, job, (user.uid, user.gid));
     let process = settle(&mut spec, &user, job.set_home)?;
     if let Some(mapped) = mapped {
         mapped.ids.check(user.uid, user.gid, &user.groups)?;
@@ -79,6 +81,23 @@ pub(crate) fn create(job: &v1::CreateJob, start: Option<OwnedFd>) -> Result<Answ
     let answer = build(job, steps, user, mapped.map(|mapped| mapped.ids))?;
     limits.set()?;
     Ok(answer)
+}
+
+/// They are programs of the host, and the host is out of sight where libcontainer would run them.
+fn refuse_hooks(spec: &Spec) -> Result<(), Failure> {
+    let first = |hooks: &Hooks| {
+        let create = hooks.create_runtime().iter().chain(hooks.create_container());
+        let all = create.chain(hooks.start_container()).chain(hooks.poststart());
+        let mut all = all.chain(hooks.poststop()).flatten();
+        all.next().map(|hook| hook.path().display().to_string())
+    };
+    match spec.hooks().as_ref().map(|hooks| first(hooks).unwrap_or_default()) {
+        None => Ok(()),
+        Some(path) => {
+            let message = format!("a CDI device has hooks ({path}), which are not supported");
+            Err(Failure::new(STAGE, Kind::Unsupported, message))
+        }
+    }
 }
 
 fn build(

@@ -4,6 +4,7 @@ use std::fs::{self, Metadata};
 use std::os::unix::fs::{FileTypeExt, MetadataExt};
 use std::path::{Path, PathBuf};
 
+use libcontainer::oci_spec::OciSpecError;
 use libcontainer::oci_spec::runtime::{
     LinuxDevice, LinuxDeviceBuilder, LinuxDeviceCgroup, LinuxDeviceCgroupBuilder, LinuxDeviceType,
     Spec,
@@ -17,11 +18,18 @@ const STAGE: &str = "device";
 const NOT_GIVEN: [&str; 9] =
     ["pts", "ptmx", "shm", "fd", "mqueue", "console", ".lxc", ".lxd-mounts", ".udev"];
 const DEEPEST: usize = 8;
+/// Of a node that is described without one.
+const USUAL_MODE: u32 = 0o660;
 
 /// Adds the devices that a job asks for to a specification.
 pub(crate) fn add(spec: &mut Spec, job: &v1::CreateJob) -> Result<(), Failure> {
     let mut found = Vec::new();
     for device in &job.devices {
+        if let Some(own) = device.own.as_ref().filter(|own| !own.kind.is_empty()) {
+            found.push(described(device, own)?);
+            continue;
+        }
+        let first = found.len();
         let host = fs::canonicalize(&device.host_path).map_err(|e| {
             Failure::new(
                 STAGE,
@@ -30,8 +38,13 @@ pub(crate) fn add(spec: &mut Spec, job: &v1::CreateJob) -> Result<(), Failure> {
             )
         })?;
         walk(&host, Path::new(&device.container_path), &device.permissions, &mut found, 0)?;
-        if found.is_empty() {
+        if found.len() == first {
             return Err(Failure::invalid(STAGE, format!("{} is no device", device.host_path)));
+        }
+        if let Some(mode) = device.own.as_ref().and_then(|own| own.mode) {
+            for (node, _) in found.iter_mut().skip(first) {
+                node.set_file_mode(Some(mode));
+            }
         }
     }
     if job.all_devices {
@@ -51,6 +64,38 @@ pub(crate) fn add(spec: &mut Spec, job: &v1::CreateJob) -> Result<(), Failure> {
         resources.set_devices(Some(all));
     }
     Ok(())
+}
+
+/// Gives the nodes that a job describes to whom it says, else to the container's user.
+pub(crate) fn own(spec: &mut Spec, job: &v1::CreateJob, (uid, gid): (u32, u32)) {
+    let Some(linux) = spec.linux_mut() else { return };
+    let mut nodes = linux.devices().clone().unwrap_or_default();
+    for (device, own) in job.devices.iter().filter_map(|d| Some((d, d.own.as_ref()?))) {
+        let inside = Path::new(&device.container_path);
+        for node in nodes.iter_mut().filter(|node| node.path().starts_with(inside)) {
+            node.set_uid(Some(own.uid.unwrap_or(uid))).set_gid(Some(own.gid.unwrap_or(gid)));
+        }
+    }
+    linux.set_devices(Some(nodes));
+}
+
+fn described(device: &v1::Device, own: &v1::OwnNode) -> Result<Found, Failure> {
+    let doing = || format!("describing {}", device.container_path);
+    let kind = match own.kind.as_str() {
+        "b" => LinuxDeviceType::B,
+        "p" => LinuxDeviceType::P,
+        "u" => LinuxDeviceType::U,
+        _ => LinuxDeviceType::C,
+    };
+    let node = LinuxDeviceBuilder::default()
+        .path(device.container_path.as_str())
+        .typ(kind)
+        .major(own.major)
+        .minor(own.minor)
+        .file_mode(own.mode.unwrap_or(USUAL_MODE))
+        .build()
+        .at(STAGE, doing)?;
+    Ok((node, rule(kind, (own.major, own.minor), &device.permissions).at(STAGE, doing)?))
 }
 
 type Found = (LinuxDevice, LinuxDeviceCgroup);
@@ -103,7 +148,7 @@ fn device(
     kind: LinuxDeviceType,
     meta: &Metadata,
     permissions: &str,
-) -> Result<Found, libcontainer::oci_spec::OciSpecError> {
+) -> Result<Found, OciSpecError> {
     let (major, minor) = (i64::from(libc::major(meta.rdev())), i64::from(libc::minor(meta.rdev())));
     let node = LinuxDeviceBuilder::default()
         .path(path)
@@ -114,12 +159,14 @@ fn device(
         .uid(meta.uid())
         .gid(meta.gid())
         .build()?;
-    let rule = LinuxDeviceCgroupBuilder::default()
-        .allow(true)
-        .typ(kind)
-        .major(major)
-        .minor(minor)
-        .access(permissions)
-        .build()?;
-    Ok((node, rule))
+    Ok((node, rule(kind, (major, minor), permissions)?))
+}
+
+fn rule(
+    kind: LinuxDeviceType,
+    (major, minor): (i64, i64),
+    permissions: &str,
+) -> Result<LinuxDeviceCgroup, OciSpecError> {
+    let rule = LinuxDeviceCgroupBuilder::default().allow(true).typ(kind).major(major).minor(minor);
+    rule.access(permissions).build()
 }

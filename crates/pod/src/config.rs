@@ -203,6 +203,9 @@ pub struct ContainerConfig {
     pub mounts: Vec<Mount>,
     /// Devices of the host.
     pub devices: Vec<Device>,
+    /// Devices by their CDI names.
+    #[serde(default)]
+    pub cdi_devices: Vec<String>,
     /// Echoed unchanged.
     pub labels: Labels,
     /// Echoed unchanged.

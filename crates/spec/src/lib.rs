@@ -6,7 +6,8 @@
 //! * `capabilities`: the five sets;
 //! * `limits`: cgroup resources, rlimits, oom score;
 //! * `seccomp` and `profile`: `RuntimeDefault`, `Localhost`;
-//! * `confine`: namespaces, masked and read-only paths.
+//! * `confine`: namespaces, masked and read-only paths;
+//! * [`cdi`]: what vendors' files say of devices; `injected`: that, in the terms of a specification.
 //!
 //! It may not depend on nix, files, the clock or libcontainer: it decides, so that every rule can be tested as a table.
 //! What needs the kernel or the image's files is left open and settled by launch: `root.path`, `process.user` (from
@@ -16,6 +17,8 @@
 //! * The pod's sysctls and host name are set once by the shim, in the namespaces it makes; a container's specification
 //!   has neither.
 //! * A capability that the daemon lacks is left out: asking for it would fail the whole container.
+//! * The annotations `cdi.k8s.io/…` are no orders: they are older than the interface's own field, and what a pod's author may write
+//!   must not give devices.
 //! * `noNewPrivileges` is present only when true: libcontainer takes an explicit false for "load the filter last".
 //! * The pod's own hosts file is bound with the node's network too, as a copy: a container must not write the node's.
 //! * A pod with a user namespace and the node's network gets the node's sysfs bound: a sysfs of one's own takes a network of
@@ -23,11 +26,13 @@
 //!
 //! # Seams
 //! AppArmor adds a profile name in `process`; SELinux
-//! labels in `process` and `confine`; CDI edits and image volumes in `mounts`.
+//! labels in `process` and `confine`; image volumes in `mounts`.
 #![forbid(unsafe_code)]
 
 mod capabilities;
+pub mod cdi;
 mod confine;
+mod injected;
 mod limits;
 mod mounts;
 mod process;
@@ -39,10 +44,11 @@ use std::collections::HashMap;
 
 pub use capabilities::ALL as CAPABILITIES;
 
+pub use cdi::{CdiError, Edits, Registry};
 use oci_spec::runtime::{RootBuilder, Spec, SpecBuilder};
 pub use request::{
-    BuildError, Built, CgroupLayout, DeviceRequest, ImageConfig, NodeFacts, Place, Request, Rlimit,
-    UserRequest,
+    BuildError, Built, CgroupLayout, DeviceRequest, ImageConfig, NodeFacts, OwnNode, Place,
+    Request, Rlimit, UserRequest,
 };
 
 /// The specification of a container, or the first field that cannot be had.
@@ -61,12 +67,15 @@ pub fn build(request: &Request<'_>) -> Result<Built, BuildError> {
         .mounts(mounts::mounts(request)?)
         .annotations(annotations(request))
         .build()?;
+    let mut spec = without_defaults(spec);
+    spec.set_hooks(injected::hooks(request.injected)?);
     Ok(Built {
-        spec: without_defaults(spec),
+        spec,
         user: user(request),
         stop_signal: process::stop_signal(request)?,
         devices: devices(request),
         all_devices: request.container.security.privileged,
+        must_exist: injected::sources(request.injected),
     })
 }
 
@@ -100,7 +109,7 @@ fn user(request: &Request<'_>) -> UserRequest {
         uid,
         name,
         gid: security.group,
-        groups: security.supplemental_groups.clone(),
+        groups: [security.supplemental_groups.as_slice(), &request.injected.gids].concat(),
         strict_groups: security.groups_policy == pod::config::GroupsPolicy::Strict,
     }
 }
@@ -114,8 +123,10 @@ fn devices(request: &Request<'_>) -> Vec<DeviceRequest> {
         } else {
             d.permissions.clone()
         },
+        own: None,
     };
-    request.container.devices.iter().map(one).collect()
+    let asked = request.container.devices.iter().map(one);
+    asked.chain(request.injected.nodes.iter().map(injected::device)).collect()
 }
 
 #[cfg(test)]

@@ -3,8 +3,8 @@
 use oci_spec::runtime::{Mount, MountBuilder};
 use pod::config::{self, NamespaceMode, Propagation};
 
-use crate::confine;
 use crate::request::{BuildError, Request};
+use crate::{confine, injected};
 
 pub(crate) const CGROUP: &str = "/sys/fs/cgroup";
 
@@ -77,6 +77,11 @@ fn volumes(request: &Request<'_>) -> Result<Vec<Mount>, BuildError> {
     for volume in &request.container.mounts {
         let mount = volume_mount(request, volume)?;
         // Of two at one place the later wins, as it would when both were mounted.
+        all.retain(|m| m.destination() != mount.destination());
+        all.push(mount);
+    }
+    for bind in &request.injected.mounts {
+        let mount = injected::mount(bind)?;
         all.retain(|m| m.destination() != mount.destination());
         all.push(mount);
     }

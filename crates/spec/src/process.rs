@@ -69,6 +69,9 @@ fn env(request: &Request<'_>) -> Result<Vec<String>, BuildError> {
     for (name, value) in &request.container.envs {
         set(&mut env, client_env(name, value)?);
     }
+    for entry in &request.injected.env {
+        set(&mut env, entry.clone());
+    }
     without_nul("config.envs", env)
 }
 

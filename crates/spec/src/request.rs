@@ -6,6 +6,8 @@ use names::{ContainerId, Kind, SandboxId};
 use oci_spec::runtime::Spec;
 use pod::config::{ContainerConfig, SandboxConfig};
 
+use crate::cdi::Edits;
+
 /// Everything that a specification depends on.
 #[derive(Debug, Clone, Copy)]
 pub struct Request<'a> {
@@ -25,6 +27,8 @@ pub struct Request<'a> {
     pub place: &'a Place,
     /// The JSON of the `Localhost` seccomp profile, when one was asked for.
     pub localhost_profile: Option<&'a str>,
+    /// What comes with its CDI devices.
+    pub injected: &'a Edits,
 }
 
 /// What an image's configuration says of processes. Written by strangers.
@@ -176,6 +180,8 @@ pub struct Built {
     pub devices: Vec<DeviceRequest>,
     /// Every device of the host (`CreateJob.all_devices`).
     pub all_devices: bool,
+    /// Sources of mounts that are not made when they are missing (`CreateJob.deny_missing`).
+    pub must_exist: Vec<String>,
 }
 
 impl Built {
@@ -211,6 +217,21 @@ pub struct DeviceRequest {
     pub host_path: String,
     /// Of `rwm`.
     pub permissions: String,
+    /// What a CDI file says of the node itself; `None`: all is the host's.
+    pub own: Option<OwnNode>,
+}
+
+/// A node that need not be the host's. What is not said here is the host's; owners are the container's user and group.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct OwnNode {
+    /// Its kind (`c`, `b`, `u`, `p`), major and minor number.
+    pub number: Option<(char, i64, i64)>,
+    /// Permission bits.
+    pub mode: Option<u32>,
+    /// Its owner.
+    pub uid: Option<u32>,
+    /// Its group.
+    pub gid: Option<u32>,
 }
 
 /// Why there is no specification.

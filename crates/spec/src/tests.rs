@@ -20,6 +20,7 @@ struct Case {
     node: NodeFacts,
     place: Place,
     localhost: Option<String>,
+    injected: Edits,
 }
 
 impl Case {
@@ -38,6 +39,7 @@ impl Case {
                 ..Place::default()
             },
             localhost: None,
+            injected: Edits::default(),
         }
     }
 
@@ -51,6 +53,7 @@ impl Case {
             node: &self.node,
             place: &self.place,
             localhost_profile: self.localhost.as_deref(),
+            injected: &self.injected,
         })
     }
 
@@ -100,6 +103,7 @@ fn container() -> ContainerConfig {
         devices: vec![],
         labels: Labels::new(),
         annotations: Labels::new(),
+        cdi_devices: vec![],
         log_path: String::new(),
         stdio: Stdio::default(),
         stop_signal: None,

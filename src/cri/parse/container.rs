@@ -23,7 +23,6 @@ pub(crate) fn container_config(
 ) -> Result<ContainerConfig, Invalid> {
     let wire = at.required(wire)?;
     at.field("windows").unasked(wire.windows.is_some())?;
-    at.field("CDI_devices").unasked(!wire.cdi_devices.is_empty())?;
     absolute_or_empty(&at.field("working_dir"), &wire.working_dir)?;
     log_path(&at.field("log_path"), &wire.log_path)?;
     let absent = cri::LinuxContainerConfig::default();
@@ -39,6 +38,7 @@ pub(crate) fn container_config(
         envs: envs(&at.field("envs"), &wire.envs)?,
         mounts: mounts(&at.field("mounts"), &wire.mounts)?,
         devices: devices(&at.field("devices"), &wire.devices)?,
+        cdi_devices: cdi_devices(&at.field("CDI_devices"), &wire.cdi_devices)?,
         labels: wire.labels.clone().into_iter().collect(),
         annotations: wire.annotations.clone().into_iter().collect(),
         log_path: wire.log_path.clone(),
@@ -138,6 +138,17 @@ fn mount(at: &At<'_>, wire: &cri::Mount) -> Result<Mount, Invalid> {
 
 fn devices(at: &At<'_>, wire: &[cri::Device]) -> Result<Vec<Device>, Invalid> {
     wire.iter().enumerate().map(|(index, wire)| device(&at.item(index), wire)).collect()
+}
+
+fn cdi_devices(at: &At<'_>, wire: &[cri::CdiDevice]) -> Result<Vec<String>, Invalid> {
+    let name = |(index, device): (usize, &cri::CdiDevice)| {
+        if spec::cdi::is_device_name(&device.name) {
+            return Ok(device.name.clone());
+        }
+        let wrong = format!("{:?} is not of the form vendor.com/class=name", device.name);
+        Err(at.item(index).field("name").invalid(wrong))
+    };
+    wire.iter().enumerate().map(name).collect()
 }
 
 fn device(at: &At<'_>, wire: &cri::Device) -> Result<Device, Invalid> {

@@ -317,6 +317,7 @@ pub(crate) fn container(nth: usize) -> ContainerConfig {
         envs: Vec::new(),
         mounts: Vec::new(),
         devices: Vec::new(),
+        cdi_devices: vec![],
         labels: [].into(),
         annotations: [].into(),
         log_path: String::new(),

@@ -205,6 +205,7 @@ impl Case {
             node: &self.node,
             place: &self.place,
             localhost_profile: self.localhost.as_deref(),
+            injected: &spec::Edits::default(),
         })
         .unwrap()
     }
@@ -223,6 +224,7 @@ impl Case {
             container_path: d.container_path.clone(),
             host_path: d.host_path.clone(),
             permissions: d.permissions.clone(),
+            own: None,
         };
         v1::CreateJob {
             container_id: self.id.as_str().into(),
@@ -492,6 +494,7 @@ fn container() -> ContainerConfig {
         envs: vec![],
         mounts: vec![],
         devices: vec![],
+        cdi_devices: vec![],
         labels: Labels::new(),
         annotations: Labels::new(),
         log_path: String::new(),

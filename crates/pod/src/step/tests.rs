@@ -64,6 +64,7 @@ fn container(phase: ContainerPhase) -> Container {
             envs: Vec::new(),
             mounts: Vec::new(),
             devices: Vec::new(),
+            cdi_devices: vec![],
             labels: BTreeMap::new(),
             annotations: BTreeMap::new(),
             log_path: String::new(),

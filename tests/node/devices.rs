@@ -1,0 +1,87 @@
+//! Devices of vendors, by CDI files.
+
+use serde_json::{Value, json};
+
+use crate::node::{Node, Pod, write};
+
+const FILE: &str = r"
+cdiVersion: 0.6.0
+kind: vendor.com/fake
+containerEdits:
+  env: [FAKE_COMMON=1]
+devices:
+- name: found
+  containerEdits:
+    env: [FAKE_DEVICE=found]
+    deviceNodes:
+    - {path: /dev/fake/null, hostPath: /dev/null, permissions: r}
+    mounts:
+    - {hostPath: LIBRARY, containerPath: /usr/lib/fake, options: [ro]}
+    additionalGids: [4242]
+- name: described
+  containerEdits:
+    deviceNodes:
+    - {path: /dev/fake/zero, type: c, major: 1, minor: 5, fileMode: 0o604, uid: 7}
+- name: hooked
+  containerEdits:
+    hooks:
+    - {hookName: createContainer, path: /usr/bin/true}
+- name: missing
+  containerEdits:
+    mounts:
+    - {hostPath: /no/such/library, containerPath: /usr/lib/fake}
+";
+
+fn with_vendor() -> (Node, Pod) {
+    let mut node = Node::with_busybox();
+    let (cdi, library) = (node.path("cdi"), node.path("library"));
+    std::fs::create_dir(&cdi).expect("a directory");
+    std::fs::create_dir(&library).expect("a directory");
+    write(&library.join("libfake.so"), "fake\n");
+    write(&cdi.join("vendor.yaml"), &FILE.replace("LIBRARY", &library.display().to_string()));
+    node.configure(&format!("[runtime]\ncdi_spec_dirs = [{cdi:?}]\n"));
+    let pod = node.run_pod(&Value::Null);
+    (node, pod)
+}
+
+fn devices(names: &[&str]) -> Value {
+    let names: Vec<Value> =
+        names.iter().map(|name| json!({"name": format!("vendor.com/fake={name}")})).collect();
+    json!({ "CDI_devices": names })
+}
+
+#[test]
+fn a_container_gets_what_its_devices_files_say() {
+    let (node, pod) = with_vendor();
+    let script = "echo $FAKE_COMMON $FAKE_DEVICE; cat /usr/lib/fake/libfake.so; \
+        touch /usr/lib/fake/x 2>&1 | grep -o 'Read-only file system'; id -G; \
+        cat /dev/fake/null; head -c 3 /dev/fake/zero | wc -c; stat -c '%a %u %g' /dev/fake/zero; \
+        echo > /dev/fake/null; while :; do sleep 0.1; done";
+    let user = json!({"linux": {"security_context": {"run_as_user": {"value": 7}, "run_as_group": {"value": 8}}}});
+    let mut asked = devices(&["found", "described"]);
+    asked["linux"] = user["linux"].clone();
+    let id = node.run(&pod, script, &asked);
+    node.logs_show(&id, "604 7 8");
+    let said = node.crictl(&["logs", &id]);
+    let lines: Vec<&str> = said.lines().collect();
+    assert_eq!(lines, ["1 found", "fake", "Read-only file system", "8 4242", "3", "604 7 8"]);
+    node.end_clean();
+}
+
+#[test]
+fn a_device_that_cannot_be_given_is_named() {
+    let (node, pod) = with_vendor();
+    for (name, why) in [
+        ("absent", "no CDI file describes vendor.com/fake=absent"),
+        ("hooked", "has hooks (/usr/bin/true), which are not supported"),
+        ("missing", "/no/such/library does not exist on the host"),
+        ("bad/name", "not of the form vendor.com/class=name"),
+    ] {
+        let said = node.create_refused(&pod, &devices(&[name]));
+        assert!(said.contains(why), "{said}");
+    }
+    write(&node.path("cdi/vendor.yaml"), "not: cdi\n");
+    let said = node.create_refused(&pod, &devices(&["found"]));
+    assert!(said.contains("vendor.yaml"), "{said}");
+    node.end_clean();
+}
