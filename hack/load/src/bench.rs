@@ -1,6 +1,7 @@
 //! Every row of the table of goals that can be measured over the socket.
 
 mod figures;
+mod isolation;
 mod life;
 mod load;
 mod memory;
@@ -116,6 +117,8 @@ async fn measure(
     let mut broken = Vec::new();
     let lives = life::measure(bench).await;
     bench.settle("one at a time", lives, &mut broken).await?;
+    let isolation = isolation::measure(bench).await;
+    bench.settle("isolation", isolation, &mut broken).await?;
     let cycles = load::cycles(bench).await;
     bench.settle("eight at once", cycles, &mut broken).await?;
     // A fresh daemon, so that its memory is that of its pods.
