@@ -38,6 +38,8 @@
 //!   filters before it drops ids, its exec loads none, and a filter built per process costs 14 ms.
 //! * With v1 hierarchies the container's cgroups are made, limited and joined here and not by libcontainer, whose way of joining
 //!   waits 8 to 16 ms on a quiet kernel and holds up every fork of the node ([`cgroups`]). On v2 libcontainer does it.
+//! * The scripts link it statically at a fixed address: 0.58 ms from execve to its end without a job, 0.99 linked dynamically
+//!   (medians of 300, busy machine). It takes glibc and libseccomp along; a plain `cargo build` links as usual.
 //! * The executable is looked up by execve itself with the rights of the user, not checked beforehand.
 //! * An exec's answer comes after execve, so that the client learns of a missing program by an error.
 //! * `start` carries `stage\0message` of a container whose program could not be executed; the process then exits with
