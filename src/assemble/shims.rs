@@ -9,14 +9,14 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use engine::world::{Connected, CreateOrder, ExecOrder, ExecOutput, Held as HeldContainer};
-use engine::world::{Ends, OpenOrder, Session, Shim, ShimEvent, ShimEvents, Shims};
+use engine::world::{Ends, OpenOrder, Pinned, Session, Shim, ShimEvent, ShimEvents, Shims};
 use host::seal::{self, Sealed};
 use host::shim::{Client, ConnectError, Event, RequestError};
 use host::spawn::{ShimProcess, SpawnShim};
 use names::{ContainerId, Kind, SandboxId};
 use pod::config::NamespaceMode;
 use pod::step::Fault;
-use pod::{Container, Exit, Sandbox, Time, User, plan};
+use pod::{Container, Exit, Sandbox, Time, User, VolumeImage, plan};
 use prost::Message;
 use tokio::sync::mpsc;
 use tracing::{debug, warn};
@@ -407,7 +407,22 @@ fn create_job(node: &Node, order: &CreateOrder) -> Result<v1::CreateJob, Fault> 
         set_home: true,
         devices: devices.collect(),
         all_devices: order.built.all_devices,
+        image_volumes: image_volumes(order),
     })
+}
+
+fn image_volumes(order: &CreateOrder) -> Vec<v1::ImageVolume> {
+    let config = &order.container.config;
+    let one = |(found, pinned): (&VolumeImage, &Pinned)| {
+        let asked = config.mounts.get(found.mount)?.image.as_ref()?;
+        Some(v1::ImageVolume {
+            source: spec::image_source(found.mount),
+            lower: pinned.layers.clone(),
+            sub_path: asked.sub_path.clone(),
+            image: asked.image.image.clone(),
+        })
+    };
+    order.container.volumes.iter().zip(&order.volumes).filter_map(one).collect()
 }
 
 /// A shim's refusal, as it says it.

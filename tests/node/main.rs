@@ -42,3 +42,5 @@ mod stops;
 mod streams;
 #[cfg(test)]
 mod users;
+#[cfg(test)]
+mod volumes;

@@ -90,7 +90,7 @@ impl Node {
             "root = {:?}\nstate = {:?}\nsocket = {:?}\n[network]\n{network}\n\
              [image]\nhosts_dirs = [{:?}]\nregistries_conf = \"\"\n\
              insecure_registries = [{GUARDED:?}]\n",
-            self.root.path().join("root"),
+            self.root(),
             self.path("state"),
             self.path("ferropod.sock"),
             told("FERROPOD_HOSTS"),
@@ -280,6 +280,11 @@ impl Node {
 
     pub(crate) fn path(&self, name: &str) -> PathBuf {
         self.dir.path().join(name)
+    }
+
+    /// The daemon's directory on disk.
+    pub(crate) fn root(&self) -> PathBuf {
+        self.root.path().join("root")
     }
 
     pub(crate) fn cgroup(&self) -> String {

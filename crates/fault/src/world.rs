@@ -263,6 +263,7 @@ impl Images for FakeWorld {
             config: spec::ImageConfig { cmd: vec!["/run".to_owned()], ..Default::default() },
             layers_dir: "/layers".to_owned(),
             layers: Vec::new(),
+            is_artifact: false,
         })
     }
 

@@ -21,9 +21,10 @@ use crate::idmap::{Ids, UserNamespace};
 use crate::late::Late;
 use crate::privileges::{Privileges, raise_limits};
 use crate::program::Program;
-use crate::rootfs::{self, BUNDLE, CARRIER, Source};
+use crate::rootfs::{self, BUNDLE, CARRIER, Content, Source};
 use crate::trace::{self, Causes};
 use crate::user::{self, Resolved};
+use crate::volume::Volume;
 use crate::{cgroups, device, seccomp, source, terminal};
 
 const STAGE: &str = "spec";
@@ -41,7 +42,7 @@ pub(crate) fn create(job: &v1::CreateJob, start: Option<OwnedFd>) -> Result<Answ
     }
     let user_namespace = UserNamespace::of(&spec)?;
     let mapped = user_namespace.as_ref();
-    let (sources, late) = sources(&spec, &job.deny_missing, mapped)?;
+    let (sources, late) = sources(&spec, job, mapped)?;
     if late.is_empty() {
         device::add(&mut spec, job)?;
     }
@@ -129,13 +130,16 @@ fn failed(error: &libcontainer::error::LibcontainerError, causes: Causes) -> Fai
 
 fn sources(
     spec: &Spec,
-    deny_missing: &[String],
+    job: &v1::CreateJob,
     user: Option<&UserNamespace>,
 ) -> Result<(Vec<Source>, Vec<Late>), Failure> {
     let all = spec.mounts().clone().unwrap_or_default();
     let (mut staged, mut late) = (Vec::new(), Vec::new());
     for mount in all.iter().filter(|m| source::is_bind(m)) {
-        let source = source::take(mount, deny_missing, user)?;
+        let source = match Volume::of(mount, &job.image_volumes) {
+            Some(volume) => Source { mount: Content::Image(volume), is_dir: true },
+            None => source::take(mount, &job.deny_missing, user)?,
+        };
         if is_late(mount, &all) {
             late.push(Late::new(source, mount)?);
         } else {

@@ -9,7 +9,7 @@
 //! * [`create`], [`exec`]: the two jobs, in order;
 //! * [`rootfs`], [`source`], [`late`], [`device`]: the mount namespace that a container is made in;
 //! * [`cgroups`]: the container's own, where there are v1 hierarchies;
-//! * [`idmap`]: what a user namespace adds to it;
+//! * [`volume`]: images as volumes; [`idmap`]: what a user namespace adds to it;
 //! * [`user`], [`directory`]: what only the image's files can tell;
 //! * [`carrier`], [`executor`], [`trace`]: living with libcontainer;
 //! * [`privileges`], [`seccomp`], [`program`], [`terminal`]: the last steps, the same for both jobs;
@@ -67,6 +67,7 @@ mod source;
 mod terminal;
 mod trace;
 mod user;
+mod volume;
 
 use std::process::ExitCode;
 

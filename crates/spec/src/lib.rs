@@ -23,7 +23,7 @@
 //!
 //! # Seams
 //! AppArmor adds a profile name in `process`; SELinux
-//! labels in `process` and `confine`; CDI edits and image volumes in `mounts`.
+//! labels in `process` and `confine`; CDI edits in `mounts`.
 #![forbid(unsafe_code)]
 
 mod capabilities;
@@ -38,6 +38,7 @@ mod seccomp;
 use std::collections::HashMap;
 
 pub use capabilities::ALL as CAPABILITIES;
+pub use mounts::image_source;
 
 use oci_spec::runtime::{RootBuilder, Spec, SpecBuilder};
 pub use request::{
