@@ -6,7 +6,10 @@ use serde_json::{Value, json};
 use crate::channels::call;
 use crate::forge::{Forged, Layer};
 use crate::node::{BUSYBOX, Node, Pod};
+use crate::users::user_namespace;
 
+mod artifacts;
+mod host;
 mod images;
 
 const SLEEP: &str = "while :; do sleep 0.1; done";
@@ -32,8 +35,18 @@ fn has(options: &[String], wanted: &[&str]) -> bool {
 
 /// A container made by a client that knows more than crictl.
 fn create(node: &Node, pod: &Pod, mount: cri::Mount) -> Result<String, tonic::Status> {
+    create_in(node, pod, mount, None)
+}
+
+fn create_in(
+    node: &Node,
+    pod: &Pod,
+    mount: cri::Mount,
+    userns_options: Option<cri::UserNamespace>,
+) -> Result<String, tonic::Status> {
+    let options = cri::NamespaceOption { pid: 1, userns_options, ..Default::default() };
     let security = cri::LinuxContainerSecurityContext {
-        namespace_options: Some(cri::NamespaceOption { pid: 1, ..Default::default() }),
+        namespace_options: Some(options),
         ..Default::default()
     };
     let linux = cri::LinuxContainerConfig { security_context: Some(security), resources: None };

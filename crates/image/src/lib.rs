@@ -7,6 +7,7 @@
 //! | `reference`, `digest`, `manifest` | what names and documents mean, checked |
 //! | `registry` | endpoints and mirrors, secrets, retries, resumed transfers |
 //! | `layer` | one pass: hash, inflate, hash, parse tar, make entries |
+//! | `artifact` | files without a root filesystem |
 //! | `archive` | OCI layouts and docker archives, in and out |
 //! | `store`, `record`, `view`, `sweep` | what is here; on disk; for readers; and gone |
 //!
@@ -28,6 +29,7 @@
 //!   instructions.
 
 mod archive;
+mod artifact;
 mod digest;
 mod flight;
 mod images;

@@ -2,7 +2,6 @@
 
 use super::*;
 use crate::node::eventually;
-use crate::users::user_namespace;
 
 /// Two layers, of which the upper one hides a file of the lower.
 fn models(node: &Node) -> String {
