@@ -39,6 +39,12 @@ pub(crate) struct Pod {
     request: PathBuf,
 }
 
+impl Pod {
+    pub(crate) fn request(&self) -> &str {
+        text(&self.request)
+    }
+}
+
 impl Node {
     pub(crate) fn start() -> Self {
         Self::with_network(|_| "mode = \"native\"".to_owned())

@@ -25,7 +25,7 @@ use crate::rootfs::{self, BUNDLE, CARRIER, Content, Source};
 use crate::trace::{self, Causes};
 use crate::user::{self, Resolved};
 use crate::volume::Volume;
-use crate::{cgroups, device, seccomp, source, terminal};
+use crate::{cgroups, device, links, seccomp, source, terminal};
 
 const STAGE: &str = "spec";
 
@@ -65,7 +65,9 @@ pub(crate) fn create(job: &v1::CreateJob, start: Option<OwnedFd>) -> Result<Answ
     }
     set_oom_score(&process)?;
     write(&format!("{BUNDLE}/config.json"), &spec)?;
-    write(&format!("{CARRIER}/config.json"), &carrier(&spec, owner)?)?;
+    let mut carrier = carrier(&spec, owner)?;
+    links::follow(&mut carrier, rootfs::open()?)?;
+    write(&format!("{CARRIER}/config.json"), &carrier)?;
     let steps = LastSteps {
         program: program(&process)?,
         privileges: Privileges::of(&process, filter),

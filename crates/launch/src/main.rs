@@ -7,7 +7,7 @@
 //! ```
 //!
 //! * [`create`], [`exec`]: the two jobs, in order;
-//! * [`rootfs`], [`source`], [`late`], [`device`]: the mount namespace that a container is made in;
+//! * [`rootfs`], [`source`], [`late`], [`links`], [`device`]: the mount namespace that a container is made in;
 //! * [`cgroups`]: the container's own, where there are v1 hierarchies;
 //! * [`volume`]: images as volumes; [`idmap`]: what a user namespace adds to it;
 //! * [`user`], [`directory`]: what only the image's files can tell;
@@ -57,6 +57,7 @@ mod executor;
 mod failure;
 mod idmap;
 mod late;
+mod links;
 mod privileges;
 mod program;
 #[expect(unsafe_code, reason = "system calls that nix has not")]

@@ -3,6 +3,8 @@
 use std::os::unix::fs::{PermissionsExt, symlink};
 use std::os::unix::net::UnixListener;
 use std::path::Path;
+use std::process::Stdio;
+use std::time::{Duration, Instant};
 
 use super::*;
 use crate::node::{text, tool, write};
@@ -178,7 +180,6 @@ fn a_link_to_nowhere_is_followed_inside_the_image() {
         {"host_path": host, "container_path": "/link"},
         {"host_path": host, "container_path": "/d/up/below"},
         {"host_path": file, "container_path": "/d/up/file"},
-        {"host_path": file, "container_path": "/link/dangling"},
     ]});
     asked["image"] = json!({"image": name});
     let pod = node.run_pod(&Value::Null);
@@ -186,5 +187,60 @@ fn a_link_to_nowhere_is_followed_inside_the_image() {
     let script = "cat /made/far/mark /link/mark /also/made/below/mark /also/made/file";
     let marks = "of the volume\nof the volume\nof the volume\na file";
     assert_eq!(says(&node, &id, script), marks);
+    // A link in a volume is not the image's to tell.
+    let mounts = asked["mounts"].as_array_mut().expect("mounts");
+    mounts.push(json!({"host_path": file, "container_path": "/link/dangling"}));
+    let said = node.create_refused(&pod, &asked);
+    assert!(said.contains("/made/far/dangling"), "{said}");
+    assert!(!host.join("nowhere").exists());
+    node.end_clean();
+}
+
+/// As a network file system whose server is gone: whoever looks waits.
+struct Dead {
+    at: std::path::PathBuf,
+    _server: std::fs::File,
+}
+
+impl Dead {
+    fn mount(at: std::path::PathBuf) -> Self {
+        let mut options = std::fs::OpenOptions::new();
+        let server = options.read(true).write(true).open("/dev/fuse").expect("the kernel has fuse");
+        let data = format!(
+            "fd={},rootmode=40000,user_id=0,group_id=0",
+            std::os::fd::AsRawFd::as_raw_fd(&server)
+        );
+        let flags = nix::mount::MsFlags::empty();
+        nix::mount::mount(Some("dead"), &at, Some("fuse"), flags, Some(data.as_str()))
+            .expect("a mount");
+        Self { at, _server: server }
+    }
+}
+
+impl Drop for Dead {
+    fn drop(&mut self) {
+        let flags = nix::mount::MntFlags::MNT_DETACH;
+        nix::mount::umount2(&self.at, flags).expect("it is mounted");
+    }
+}
+
+/// Takes as long as launch is given, a minute: a kubelet waits two.
+#[test]
+fn a_path_that_nobody_answers_for_is_given_up_and_holds_up_nobody() {
+    let node = Node::with_busybox();
+    let dead = Dead::mount(dir(&node, "dead"));
+    let pod = node.run_pod(&Value::Null);
+    let request = node.container_request(SLEEP, &volume(&dead.at.join("volume"), AT));
+    let asked = ["--timeout", "100s", "create", &pod.id, text(&request), pod.request()];
+    let began = Instant::now();
+    let mut client = node.client(&asked).stderr(Stdio::piped()).spawn().expect("crictl starts");
+    std::thread::sleep(Duration::from_millis(300));
+    let id = node.run(&pod, SLEEP, &Value::Null);
+    assert_eq!(says(&node, &id, "echo lives"), "lives");
+    assert!(client.try_wait().expect("its state").is_none(), "nothing was waited for");
+    let refused = client.wait_with_output().expect("its end");
+    let said = String::from_utf8_lossy(&refused.stderr);
+    assert!(said.contains("DeadlineExceeded") && began.elapsed().as_secs() < 90, "{said}");
+    drop(dead);
     node.end_clean();
 }
