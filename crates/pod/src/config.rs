@@ -408,3 +408,18 @@ pub enum GroupsPolicy {
     /// Only those given.
     Strict,
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_mount_that_was_recorded_before_there_were_image_volumes_is_read() {
+        let old = r#"{"container_path":"/v","host_path":"/h","readonly":true,
+            "recursive_read_only":false,"selinux_relabel":false,"propagation":"Private"}"#;
+        let read: Mount = serde_json::from_str(old).unwrap();
+        let (container_path, host_path) = ("/v".to_owned(), "/h".to_owned());
+        let want = Mount { container_path, host_path, readonly: true, ..Mount::default() };
+        assert_eq!(read, want);
+    }
+}

@@ -99,7 +99,7 @@ fn an_image_volume_is_read_only_without_rights_or_devices_and_launch_finds_its_s
     for (at, source) in [("/plain", "/h"), ("/v", "image:1"), ("/w", "image:2")] {
         assert_eq!(mount_at(&built, at).unwrap().source().as_ref().unwrap().as_os_str(), source);
     }
-    assert_eq!(crate::image_source(2), "image:2");
+    assert_eq!(image_source(2), "image:2");
 }
 
 #[test]
