@@ -248,7 +248,7 @@ mod tests {
             .enumerate()
             .map(|(at, (kind, title))| {
                 serde_json::json!({
-                    "mediaType": kind, "size": 3, "digest": Digest::of(&[at as u8]).to_string(),
+                    "mediaType": kind, "size": 3, "digest": Digest::of(&at.to_le_bytes()[..1]).to_string(),
                     "annotations": title.map(|title| serde_json::json!({ TITLE: title })),
                 })
             })

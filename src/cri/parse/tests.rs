@@ -1,6 +1,6 @@
 use super::*;
 use cri_proto::cri;
-use pod::config::{NamespaceMode, RunAs};
+use pod::config::{MountOption, NamespaceMode, RunAs};
 
 fn sandbox() -> cri::PodSandboxConfig {
     cri::PodSandboxConfig {
@@ -239,9 +239,11 @@ fn a_user_namespace_does_not_go_with_the_nodes_pid_or_ipc() {
     assert_eq!(with(|o| o.ipc = cri::NamespaceMode::Node.into()).unwrap_err(), Kind::Invalid);
 }
 
+type Change = fn(&mut cri::Mount);
+
 #[test]
 fn an_image_volume_is_read_only_and_stays_in_its_image() {
-    let parse = |change: fn(&mut cri::Mount)| {
+    let parse = |change: Change| {
         let mut mount = cri::Mount {
             container_path: "/v".into(),
             readonly: true,
@@ -257,7 +259,7 @@ fn an_image_volume_is_read_only_and_stays_in_its_image() {
     };
     let volume = parse(|m| m.recursive_read_only = true).unwrap().image.unwrap();
     assert_eq!((volume.image.image.as_str(), volume.sub_path.as_str()), ("models:1", "sub/dir"));
-    let cases: [(&str, fn(&mut cri::Mount)); 9] = [
+    let cases: [(&str, Change); 9] = [
         ("host_path", |m| m.host_path = "/h".into()),
         ("readonly", |m| m.readonly = false),
         ("propagation", |m| m.propagation = 1),
@@ -290,8 +292,8 @@ fn an_option_of_a_mount_takes_something_away() {
         let parsed = container_config(&At::root("config"), Some(&wire));
         parsed.map(|mut config| config.mounts.remove(0).options).map_err(|e| e.to_string())
     };
-    use pod::config::MountOption::{NoDev, NoExec, NoSuid};
-    assert_eq!(parse(&["noexec", "nodev", "nosuid"]), Ok(vec![NoExec, NoDev, NoSuid]));
+    let denied = [MountOption::NoExec, MountOption::NoDev, MountOption::NoSuid];
+    assert_eq!(parse(&["noexec", "nodev", "nosuid"]), Ok(denied.to_vec()));
     for option in ["exec", "suid", "dev", "rw", "NOEXEC", "", "noexec,nodev"] {
         let error = parse(&["nodev", option]).unwrap_err();
         assert!(error.starts_with("config.mounts[0].mount_options[1]: "), "{error}");

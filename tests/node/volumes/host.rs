@@ -105,7 +105,7 @@ fn a_file_and_a_socket_are_volumes_and_a_missing_path_is_made() {
     let (file, socket, missing) =
         (node.path("file"), node.path("a-socket"), node.path("missing/deep"));
     write(&file, "of the host\n");
-    let _listener = UnixListener::bind(&socket).expect("a socket");
+    let listener = UnixListener::bind(&socket).expect("a socket");
     let mounts = json!({"mounts": [
         {"host_path": file, "container_path": "/made/here/file"},
         {"host_path": socket, "container_path": "/run/a.sock"},
@@ -120,7 +120,7 @@ fn a_file_and_a_socket_are_volumes_and_a_missing_path_is_made() {
         let mode = std::fs::metadata(made).expect("it was made").permissions().mode();
         assert_eq!(mode & 0o7777, 0o755, "{}", made.display());
     }
-    drop(_listener);
+    drop(listener);
     std::fs::remove_file(socket).expect("the socket");
     node.end_clean();
 }

@@ -214,12 +214,11 @@ impl Images {
         let key = Digest::of(text.as_bytes());
         let lock = self.puller().layer_lock(key);
         let _alone = lock.lock().await;
-        let held = match self.store().hold(&key) {
-            Some(held) => held,
-            None => {
-                let (store, bundle) = (Arc::clone(self.store()), bundle.clone());
-                blocking(move || unpack_artifact(&store, &bundle, key, &artifact)).await??
-            }
+        let held = if let Some(held) = self.store().hold(&key) {
+            held
+        } else {
+            let (store, bundle) = (Arc::clone(self.store()), bundle.clone());
+            blocking(move || unpack_artifact(&store, &bundle, key, &artifact)).await??
         };
         let tags = names.tags.iter().cloned().collect();
         let got = vec![(held, Vec::new())];
