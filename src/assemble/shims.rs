@@ -331,7 +331,8 @@ impl Shim for LiveShim {
             no_cgroup_fd: false,
             target_container_id: target.map(ToString::to_string).unwrap_or_default(),
         };
-        let created = self.client.create(request, place).await.map_err(|e| asked(&e))?;
+        let created = self.client.create(request, place).await;
+        let created = created.map_err(|e| suspicion(asked(&e), container))?;
         let user = User { uid: created.uid, gid: created.gid, groups: created.groups };
         Ok((created.pid, user))
     }
@@ -409,6 +410,17 @@ fn create_job(node: &Node, order: &CreateOrder) -> Result<v1::CreateJob, Fault> 
         all_devices: order.built.all_devices,
         image_volumes: image_volumes(order),
     })
+}
+
+/// A launch that hung cannot tell at which path: most likely it was a volume whose server is gone.
+fn suspicion(fault: Fault, container: &Container) -> Fault {
+    let mounts = container.config.mounts.iter().filter(|mount| mount.image.is_none());
+    let paths: Vec<_> = mounts.take(10).map(|mount| mount.host_path.as_str()).collect();
+    if fault.kind != Kind::TimedOut || paths.is_empty() {
+        return fault;
+    }
+    let message = format!("{}; does each of these answer? {}", fault.message, paths.join(", "));
+    Fault::new(fault.kind, message)
 }
 
 fn image_volumes(order: &CreateOrder) -> Vec<v1::ImageVolume> {

@@ -39,6 +39,12 @@
 //! * With v1 hierarchies the container's cgroups are made, limited and joined here and not by libcontainer, whose way of joining
 //!   waits 8 to 16 ms on a quiet kernel and holds up every fork of the node ([`cgroups`]). On v2 libcontainer does it.
 //! * The executable is looked up by execve itself with the rights of the user, not checked beforehand.
+//! * An image volume ([`volume`]) is an overlay that cannot be written to, `nosuid` and `nodev`: no stranger's file gives rights or is
+//!   a device. It may be executed: the enhancement that brought image volumes took `noexec` back, of the two peers one never had it
+//!   and the other's is lost on the way, and a client that wants it has `mount_options`.
+//! * `noexec`, `nosuid` and `nodev` of a volume hold for what is mounted below it too: who denies them for a volume does not think of
+//!   its submounts. What the host mounts there later, by propagation, comes as it is.
+//! * A link of the image to nowhere, where something is mounted, is followed inside the root ([`links`]), as other runtimes do.
 //! * An exec's answer comes after execve, so that the client learns of a missing program by an error.
 //! * `start` carries `stage\0message` of a container whose program could not be executed; the process then exits with
 //!   127 (not found), 126 (not executable) or 128.

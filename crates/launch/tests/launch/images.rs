@@ -1,7 +1,6 @@
 //! Image volumes: layers as read-only volumes.
 
 use std::fs;
-use std::path::Path;
 
 use nix::sys::stat::{Mode, SFlag, mknod};
 use pod::config::{ImageVolume, Mount, MountOption};
@@ -34,12 +33,12 @@ impl Drop for Layers {
     }
 }
 
-/// A container with an image of so many of the two layers at /v.
+/// A container with an image of so many of the two layers, the lower one first, at /v.
 fn with_image(script: &str, count: usize, sub_path: &str) -> (Case, Layers) {
     let mut case = Case::new(script);
     let names = layers(&case);
     let guard = Layers(names.iter().map(|name| case.layers.join(name)).collect());
-    let lower = names.into_iter().take(count).collect();
+    let lower = names.into_iter().skip(2 - count).collect();
     let (source, sub_path) = (spec::image_source(0), sub_path.to_owned());
     let image = "models:1".to_owned();
     case.image_volumes = vec![v1::ImageVolume { source, lower, sub_path, image }];
@@ -52,11 +51,11 @@ fn with_image(script: &str, count: usize, sub_path: &str) -> (Case, Layers) {
 fn layers_are_a_volume_that_even_a_remount_does_not_make_writable() {
     let script = "ls /v/d; (touch /v/new) 2>/dev/null || echo refused; \
                   mount -o remount,bind,rw /v; (touch /v/new) 2>/dev/null || echo refused";
-    for (count, files) in [(1, "b\n"), (2, "a\nb\nsub\n")] {
+    for (count, files) in [(1, "a\ngone\nsub\n"), (2, "a\nb\nsub\n")] {
         let (mut case, layers) = with_image(script, count, "");
         case.container.security.privileged = true;
         assert_eq!(case.run().out, format!("{files}refused\nrefused\n"), "{count}");
-        assert!(!Path::new(&layers.0[0].join("new")).exists());
+        assert!(layers.0.iter().all(|layer| !layer.join("new").exists()));
     }
 }
 
@@ -84,4 +83,15 @@ fn more_can_be_denied_in_an_image() {
     let out = case.run().out;
     let line = out.lines().find(|line| line.split(' ').nth(4) == Some("/v")).unwrap();
     assert!(line.contains(" ro,nosuid,nodev,noexec"), "{line}");
+}
+
+#[test]
+fn an_image_in_a_dev_that_is_a_volume_is_refused() {
+    let (mut case, _layers) = with_image("true", 2, "");
+    let dev = case.path("hostdev");
+    fs::create_dir(&dev).unwrap();
+    case.container.mounts[0].container_path = "/dev/x".into();
+    case.container.mounts.push(volume("/dev", &dev));
+    let failure = case.refused();
+    assert!(failure.message.contains("an image cannot be mounted at /dev/x"), "{failure:?}");
 }
