@@ -12,7 +12,7 @@ fn models(node: &Node) -> String {
         .file("data/.wh.gone", 0o644, b"")
         .file("data/run", 0o755, b"#!/bin/sh\necho ran\n")
         .symlink("etc", "/data")
-        .symlink("out", "../../../../../bin");
+        .symlink("out", "/usr");
     Forged::empty().layer(lower).layer(upper).import(node, "models")
 }
 
