@@ -1,13 +1,17 @@
 //! Volumes of the host: their options, their kinds, and where they go.
 
+use std::fs::File;
+use std::os::fd::AsRawFd;
 use std::os::unix::fs::{PermissionsExt, symlink};
 use std::os::unix::net::UnixListener;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::process::Stdio;
 use std::time::{Duration, Instant};
 
+use nix::mount::{MntFlags, MsFlags};
+
 use super::*;
-use crate::node::{text, tool, write};
+use crate::node::{text, write};
 
 fn bind(host: &Path, at: &str) -> cri::Mount {
     cri::Mount {
@@ -26,10 +30,44 @@ fn denying(host: &Path, options: &[&str]) -> cri::Mount {
     cri::Mount { mount_options, ..bind(host, AT) }
 }
 
-fn dir(node: &Node, name: &str) -> std::path::PathBuf {
+fn dir(node: &Node, name: &str) -> PathBuf {
     let dir = node.path(name);
     std::fs::create_dir(&dir).expect("a directory");
     dir
+}
+
+/// A mount that ends with the test.
+struct Mounted {
+    at: PathBuf,
+    _server: Option<File>,
+}
+
+// === impl Mounted ===
+
+impl Mounted {
+    fn new(at: PathBuf, kind: &str, data: &str, server: Option<File>) -> Self {
+        let done = nix::mount::mount(Some("x"), &at, Some(kind), MsFlags::empty(), Some(data));
+        done.expect("a mount");
+        Self { at, _server: server }
+    }
+
+    fn tmpfs(at: PathBuf) -> Self {
+        Self::new(at, "tmpfs", "size=1m", None)
+    }
+
+    /// As a network file system whose server is gone: whoever looks waits.
+    fn dead(at: PathBuf) -> Self {
+        let server = File::options().read(true).write(true).open("/dev/fuse");
+        let server = server.expect("the kernel has fuse");
+        let data = format!("fd={},rootmode=40000,user_id=0,group_id=0", server.as_raw_fd());
+        Self::new(at, "fuse", &data, Some(server))
+    }
+}
+
+impl Drop for Mounted {
+    fn drop(&mut self) {
+        nix::mount::umount2(&self.at, MntFlags::MNT_DETACH).expect("it is mounted");
+    }
 }
 
 #[test]
@@ -37,9 +75,7 @@ fn options_deny_what_they_say_also_in_what_is_mounted_below() {
     let node = Node::with_busybox();
     let host = dir(&node, "volume");
     std::fs::create_dir(host.join("sub")).expect("a directory");
-    let mounted =
-        |args: &[&str]| tool(args[0]).args(&args[1..]).status().expect("it runs").success();
-    assert!(mounted(&["mount", "-t", "tmpfs", "x", text(&host.join("sub"))]));
+    let below = Mounted::tmpfs(host.join("sub"));
     for place in ["", "sub"] {
         let script = host.join(place).join("run");
         write(&script, "#!/bin/sh\necho ran\n");
@@ -66,7 +102,7 @@ fn options_deny_what_they_say_also_in_what_is_mounted_below() {
         assert_eq!(mounts(&node, &id)[0].mount_options, asked);
         node.crictl(&["rm", "--force", &id]);
     }
-    assert!(mounted(&["umount", text(&host.join("sub"))]));
+    drop(below);
     let request = cri::StatusRequest { verbose: false };
     let status = call(&node, async |mut runtime| runtime.status(request).await);
     let features = status.expect("a status").into_inner().features.expect("features");
@@ -196,39 +232,11 @@ fn a_link_to_nowhere_is_followed_inside_the_image() {
     node.end_clean();
 }
 
-/// As a network file system whose server is gone: whoever looks waits.
-struct Dead {
-    at: std::path::PathBuf,
-    _server: std::fs::File,
-}
-
-impl Dead {
-    fn mount(at: std::path::PathBuf) -> Self {
-        let mut options = std::fs::OpenOptions::new();
-        let server = options.read(true).write(true).open("/dev/fuse").expect("the kernel has fuse");
-        let data = format!(
-            "fd={},rootmode=40000,user_id=0,group_id=0",
-            std::os::fd::AsRawFd::as_raw_fd(&server)
-        );
-        let flags = nix::mount::MsFlags::empty();
-        nix::mount::mount(Some("dead"), &at, Some("fuse"), flags, Some(data.as_str()))
-            .expect("a mount");
-        Self { at, _server: server }
-    }
-}
-
-impl Drop for Dead {
-    fn drop(&mut self) {
-        let flags = nix::mount::MntFlags::MNT_DETACH;
-        nix::mount::umount2(&self.at, flags).expect("it is mounted");
-    }
-}
-
 /// Takes as long as launch is given, a minute: a kubelet waits two.
 #[test]
 fn a_path_that_nobody_answers_for_is_given_up_and_holds_up_nobody() {
     let node = Node::with_busybox();
-    let dead = Dead::mount(dir(&node, "dead"));
+    let dead = Mounted::dead(dir(&node, "dead"));
     let pod = node.run_pod(&Value::Null);
     let request = node.container_request(SLEEP, &volume(&dead.at.join("volume"), AT));
     let asked = ["--timeout", "100s", "create", &pod.id, text(&request), pod.request()];
