@@ -196,11 +196,14 @@ impl Puller {
             self.store.temporary().map_err(place("make a directory for an artifact"))?;
         let stats = artifact.directories(&temporary.path());
         let stats = stats.map_err(place("make the directories of an artifact"))?;
+        // Whoever still writes when the pull is given up holds it: it goes with the last of them.
+        let shared = Arc::new(temporary);
         let stop = CancellationToken::new();
         let files = artifact.files.iter();
         let fetches =
-            files.map(|file| fetch(registry, file, &temporary, counters, stop.clone())).collect();
-        gather(fetches, self.options.layers_at_once, &stop).await?;
+            files.map(|file| fetch(registry, file, shared.clone(), counters, stop.clone()));
+        gather(fetches.collect(), self.options.layers_at_once, &stop).await?;
+        let temporary = Arc::into_inner(shared).ok_or(PullStep::GivenUp)?;
         let dir = temporary.path();
         let synced = tokio::task::spawn_blocking(move || sync(&dir)).await;
         synced.map_err(|_| PullStep::GivenUp)?.map_err(place("sync the files of an artifact"))?;
@@ -212,14 +215,14 @@ impl Puller {
 async fn fetch(
     registry: &Registry,
     file: &Named,
-    into: &Temporary,
+    into: Arc<Temporary>,
     counters: &Arc<Counters>,
     stop: CancellationToken,
 ) -> Result<(), PullStep> {
     let digest = file.part.digest;
     let (sink, chunks) = blob::stream(Arc::clone(counters));
-    let (named, dir) = (file.clone(), into.path());
-    let write = tokio::task::spawn_blocking(move || named.write(chunks, &dir));
+    let named = file.clone();
+    let write = tokio::task::spawn_blocking(move || named.write(chunks, &into.path()));
     // Cancel-safe: the stream ends without its proper end, and the writing side gives up.
     let fetch = stop.run_until_cancelled(registry.blob(file.part, sink));
     let (fetched, written) = tokio::join!(fetch, write);

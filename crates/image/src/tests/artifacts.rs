@@ -7,7 +7,7 @@ use serde_json::json;
 
 use super::made::{Layer, Made, Packed, Tar, image, put};
 use super::mock::{Mock, Reply};
-use super::pulls::{left, lowers, options, request};
+use super::pulls::{left, lowers, options, request, until};
 use super::server::Server;
 use crate::digest::Digest;
 use crate::manifest::MANIFEST_TYPES;
@@ -110,6 +110,37 @@ async fn a_layout_brings_artifacts_and_images() {
     assert_eq!(fs::read(layer.join("sub/model")).unwrap(), b"weights");
 }
 
+fn manifest(made: &Made) -> Reply {
+    Reply::new(200, &made.manifest).with("content-type", MANIFEST_TYPES[0])
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_artifact_that_is_given_up_leaves_nothing() {
+    let good = artifact(&[("dir/a", b"first"), ("b", b"second")]);
+    let mock = Mock::start(move |asked| {
+        if asked.target.contains("/manifests/") {
+            return manifest(&good);
+        }
+        let mut reply = Reply::new(200, b"first");
+        reply.stall = Some(4);
+        reply
+    })
+    .await;
+    let root = tempfile::tempdir().unwrap();
+    let images = Images::open(options(&root)).unwrap();
+    let pull = tokio::spawn({
+        let (images, name) = (images.clone(), mock.name("x:1"));
+        async move { images.pull(request(&name)).await }
+    });
+    let tmp = root.path().join("images/tmp");
+    let begun =
+        || fs::read_dir(&tmp).unwrap().flatten().any(|dir| dir.path().join("dir/a").exists());
+    until("a file is being written", begun).await;
+    pull.abort();
+    pull.await.unwrap_err();
+    until("nothing is left", || left(&root) == 0).await;
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn an_artifact_that_lies_is_refused_and_leaves_nothing() {
     let good = artifact(&[("a", b"first"), ("b", b"second")]);
@@ -117,8 +148,7 @@ async fn an_artifact_that_lies_is_refused_and_leaves_nothing() {
     let mock = Mock::start(move |asked| {
         let made = if asked.target.contains("/wicked/") { &wicked } else { &good };
         if asked.target.contains("/manifests/") {
-            let kind = MANIFEST_TYPES[0];
-            return Reply::new(200, &made.manifest).with("content-type", kind);
+            return manifest(made);
         }
         // As long as it should be, and another.
         let body: &[u8] = if asked.target.contains(&second) { b"SECOND" } else { b"first" };
