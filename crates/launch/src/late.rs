@@ -10,6 +10,7 @@ use crate::failure::{At, Failure, Kind};
 use crate::raw;
 use crate::rootfs::{Content, Source};
 use crate::source::make_read_only;
+use crate::volume;
 
 const STAGE: &str = "mount";
 
@@ -27,7 +28,7 @@ impl Late {
         let at = mount.destination().display().to_string();
         let Content::Host(clone) = source.mount else {
             let message = format!("an image cannot be mounted at {at}, in a /dev that is a volume");
-            return Err(Failure::new(STAGE, Kind::Unsupported, message));
+            return Err(Failure::new(volume::STAGE, Kind::Unsupported, message));
         };
         make_read_only(clone.as_fd(), mount)?;
         Ok(Self { mount: clone, is_dir: source.is_dir, at })

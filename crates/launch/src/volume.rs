@@ -18,7 +18,7 @@ use crate::raw::{self, MountAttr};
 use crate::{rootfs, source};
 
 /// Also how the kubelet tells that it was the volume: a failure's stage comes first in its message.
-const STAGE: &str = "ImageVolumeMountFailed";
+pub(crate) const STAGE: &str = "ImageVolumeMountFailed";
 /// Where overlays of several layers are in the staging root.
 pub(crate) const OVERLAYS: &CStr = c"v";
 /// A directory of the staging root with nothing in it.

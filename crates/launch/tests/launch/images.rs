@@ -93,5 +93,6 @@ fn an_image_in_a_dev_that_is_a_volume_is_refused() {
     case.container.mounts[0].container_path = "/dev/x".into();
     case.container.mounts.push(volume("/dev", &dev));
     let failure = case.refused();
+    assert_eq!(failure.stage, "ImageVolumeMountFailed");
     assert!(failure.message.contains("an image cannot be mounted at /dev/x"), "{failure:?}");
 }
