@@ -158,8 +158,10 @@ fn an_image_stays_while_a_volume_shows_it_also_when_the_daemon_is_killed() {
     let one = node.run(&pod, SLEEP, &image(&name, &Value::Null));
     let two = node.run(&pod, SLEEP, &image(&name, &json!({"image_sub_path": "data"})));
     node.crictl(&["rmi", &name]);
+    let told = mounts(&node, &one);
     node.kill_daemon();
     node.serve();
+    assert_eq!(mounts(&node, &one), told);
     let read = |id: &str, path: &str| says(&node, id, &format!("cat {path}"));
     assert_eq!(read(&one, "/v/data/a"), "low");
     assert_eq!(read(&two, "/v/b"), "high");
