@@ -30,6 +30,7 @@ impl Images for Node {
             },
             layers_dir: text(&layers.dir),
             layers: layers.names,
+            is_artifact: image.is_artifact,
             id,
         })
     }

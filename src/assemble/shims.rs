@@ -9,14 +9,14 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use engine::world::{Connected, CreateOrder, ExecOrder, ExecOutput, Held as HeldContainer};
-use engine::world::{Ends, OpenOrder, Session, Shim, ShimEvent, ShimEvents, Shims};
+use engine::world::{Ends, OpenOrder, Pinned, Session, Shim, ShimEvent, ShimEvents, Shims};
 use host::seal::{self, Sealed};
 use host::shim::{Client, ConnectError, Event, RequestError};
 use host::spawn::{ShimProcess, SpawnShim};
 use names::{ContainerId, Kind, SandboxId};
 use pod::config::NamespaceMode;
 use pod::step::Fault;
-use pod::{Container, Exit, Sandbox, Time, User, plan};
+use pod::{Container, Exit, Sandbox, Time, User, VolumeImage, plan};
 use prost::Message;
 use tokio::sync::mpsc;
 use tracing::{debug, warn};
@@ -331,7 +331,8 @@ impl Shim for LiveShim {
             no_cgroup_fd: false,
             target_container_id: target.map(ToString::to_string).unwrap_or_default(),
         };
-        let created = self.client.create(request, place).await.map_err(|e| asked(&e))?;
+        let created = self.client.create(request, place).await;
+        let created = created.map_err(|e| suspicion(asked(&e), container))?;
         let user = User { uid: created.uid, gid: created.gid, groups: created.groups };
         Ok((created.pid, user))
     }
@@ -408,6 +409,7 @@ fn create_job(node: &Node, order: &CreateOrder) -> Result<v1::CreateJob, Fault> 
         set_home: true,
         devices: devices.collect(),
         all_devices: order.built.all_devices,
+        image_volumes: image_volumes(order),
     })
 }
 
@@ -416,6 +418,31 @@ fn own_node(own: spec::OwnNode) -> v1::OwnNode {
         .number
         .map_or_else(Default::default, |(kind, major, minor)| (kind.to_string(), major, minor));
     v1::OwnNode { kind, major, minor, mode: own.mode, uid: own.uid, gid: own.gid }
+}
+
+/// A launch that hung cannot tell at which path: most likely it was a volume whose server is gone.
+fn suspicion(fault: Fault, container: &Container) -> Fault {
+    let mounts = container.config.mounts.iter().filter(|mount| mount.image.is_none());
+    let paths: Vec<_> = mounts.take(10).map(|mount| mount.host_path.as_str()).collect();
+    if fault.kind != Kind::TimedOut || paths.is_empty() {
+        return fault;
+    }
+    let message = format!("{}; does each of these answer? {}", fault.message, paths.join(", "));
+    Fault::new(fault.kind, message)
+}
+
+fn image_volumes(order: &CreateOrder) -> Vec<v1::ImageVolume> {
+    let config = &order.container.config;
+    let one = |(found, pinned): (&VolumeImage, &Pinned)| {
+        let asked = config.mounts.get(found.mount)?.image.as_ref()?;
+        Some(v1::ImageVolume {
+            source: spec::image_source(found.mount),
+            lower: pinned.layers.clone(),
+            sub_path: asked.sub_path.clone(),
+            image: asked.image.image.clone(),
+        })
+    };
+    order.container.volumes.iter().zip(&order.volumes).filter_map(one).collect()
 }
 
 /// A shim's refusal, as it says it.

@@ -121,6 +121,7 @@ fn user(text: &str) -> (Option<i64>, String) {
 fn info(image: &Image) -> HashMap<String, String> {
     let config = &image.config;
     let info = serde_json::json!({
+        "artifact": image.is_artifact,
         "architecture": image.architecture,
         "entrypoint": config.entrypoint,
         "cmd": config.cmd,

@@ -10,6 +10,7 @@ mod auth;
 mod call;
 mod container;
 mod ident;
+mod mount;
 mod resources;
 mod sandbox;
 mod security;

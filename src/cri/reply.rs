@@ -171,7 +171,7 @@ pub(super) fn container_status(container: &Container, written: String) -> cri::C
         message: message.to_owned(),
         labels: wire(&config.labels),
         annotations: wire(&config.annotations),
-        mounts: config.mounts.iter().map(mount).collect(),
+        mounts: mounts(container),
         log_path: container.log_path.to_string_lossy().into_owned(),
         resources: Some(cri::ContainerResources {
             linux: Some(resources(&config.resources)),
@@ -227,12 +227,22 @@ fn user(user: &pod::User) -> cri::ContainerUser {
     }
 }
 
-fn mount(mount: &Mount) -> cri::Mount {
+fn mounts(container: &Container) -> Vec<cri::Mount> {
+    let one = |(index, volume): (usize, &Mount)| {
+        let found = container.volumes.iter().find(|found| found.mount == index);
+        mount(volume, found.map(|found| found.reference.clone()).unwrap_or_default())
+    };
+    container.config.mounts.iter().enumerate().map(one).collect()
+}
+
+/// `image_ref` is what the image of a volume was found to be.
+fn mount(mount: &Mount, image_ref: String) -> cri::Mount {
     let propagation = match mount.propagation {
         Propagation::Private => cri::MountPropagation::PropagationPrivate,
         Propagation::HostToContainer => cri::MountPropagation::PropagationHostToContainer,
         Propagation::Bidirectional => cri::MountPropagation::PropagationBidirectional,
     };
+    let image = mount.image.as_ref();
     cri::Mount {
         container_path: mount.container_path.clone(),
         host_path: mount.host_path.clone(),
@@ -242,7 +252,9 @@ fn mount(mount: &Mount) -> cri::Mount {
         recursive_read_only: mount.recursive_read_only,
         uid_mappings: mount.mapped.iter().map(|ids| mapping(ids.uids)).collect(),
         gid_mappings: mount.mapped.iter().map(|ids| mapping(ids.gids)).collect(),
-        ..Default::default()
+        image: image.map(|image| cri::ImageSpec { image_ref, ..image_spec(&image.image) }),
+        image_sub_path: image.map(|image| image.sub_path.clone()).unwrap_or_default(),
+        mount_options: mount.options.iter().map(|option| option.as_str().to_owned()).collect(),
     }
 }
 

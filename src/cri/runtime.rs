@@ -37,7 +37,7 @@ impl<W: World> Services<W> {
             features: Some(cri::RuntimeFeatures {
                 supplemental_groups_policy: true,
                 user_namespaces_host_network: self.node.no_user_namespaces.is_none(),
-                mount_options: false,
+                mount_options: true,
             }),
         })
     }

@@ -19,10 +19,10 @@ use tonic::transport::{Channel, Endpoint};
 use crate::node::{Node, eventually};
 use crate::pods::SERVE;
 
-type Runtime = RuntimeServiceClient<Channel>;
+pub(crate) type Runtime = RuntimeServiceClient<Channel>;
 
 /// One call to the daemon.
-fn call<T>(node: &Node, call: impl AsyncFnOnce(Runtime) -> T) -> T {
+pub(crate) fn call<T>(node: &Node, call: impl AsyncFnOnce(Runtime) -> T) -> T {
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
     runtime.expect("a runtime").block_on(async {
         let socket = node.path("ferropod.sock");

@@ -1,14 +1,15 @@
 //! Images as no builder would make them: OCI layouts written by hand, and imported.
 
 use std::path::{Path, PathBuf};
-use std::process::Output;
+use std::process::{Child, Output, Stdio};
 
 use serde_json::{Value, json};
 use sha2::{Digest, Sha256};
 use tar::{EntryType, Header};
 
-use crate::node::{Node, text, told, tool};
+use crate::node::{GUARDED, Node, eventually, text, told, tool};
 
+const MANIFEST: &str = "application/vnd.oci.image.manifest.v1+json";
 /// What the tests' scripts call by name.
 const APPLETS: [&str; 31] = [
     "sh", "cat", "chmod", "cut", "date", "dd", "echo", "find", "grep", "head", "hostname", "id",
@@ -159,12 +160,11 @@ struct Blob {
 
 impl Blob {
     fn write(dir: &Path, bytes: &[u8]) -> Self {
-        let hash = Sha256::digest(bytes);
-        let hex = hash.iter().fold(String::new(), |hex, byte| hex + &format!("{byte:02x}"));
-        let path = dir.join("blobs/sha256").join(&hex);
+        let digest = digest(bytes);
+        let path = dir.join("blobs").join(digest.replace(':', "/"));
         std::io::Write::write_all(&mut std::fs::File::create(path).expect("a blob"), bytes)
             .expect("its content");
-        Self { digest: format!("sha256:{hex}"), size: bytes.len() }
+        Self { digest, size: bytes.len() }
     }
 
     fn descriptor(&self, kind: &str) -> Value {
@@ -192,4 +192,95 @@ fn find(dir: &Path, end: &str) -> Option<PathBuf> {
     let entries = std::fs::read_dir(dir).ok()?.filter_map(Result::ok);
     let dirs = entries.filter(|entry| entry.file_type().is_ok_and(|kind| kind.is_dir()));
     dirs.map(|entry| entry.path()).find_map(|dir| find(&dir, end))
+}
+
+/// An artifact: its manifest, and the blobs that it names.
+pub(crate) struct Artifact {
+    manifest: Vec<u8>,
+    blobs: Vec<Vec<u8>>,
+}
+
+/// Files under their titles, with the configuration that most artifacts have.
+pub(crate) fn artifact(files: &[(&str, &[u8])]) -> Artifact {
+    let described = |body: &[u8], kind: &str| json!({"mediaType": kind, "digest": digest(body), "size": body.len()});
+    let layer = |(title, body): &(&str, &[u8])| {
+        let mut layer = described(body, "application/vnd.test.model");
+        layer["annotations"] = json!({"org.opencontainers.image.title": title});
+        layer
+    };
+    let config = b"{}";
+    let manifest = json!({
+        "schemaVersion": 2,
+        "mediaType": MANIFEST,
+        "artifactType": "application/vnd.test.model",
+        "config": described(config, "application/vnd.oci.empty.v1+json"),
+        "layers": files.iter().map(layer).collect::<Vec<_>>(),
+    });
+    let blobs = files.iter().map(|(_, body)| body.to_vec()).chain([config.to_vec()]).collect();
+    Artifact { manifest: manifest.to_string().into_bytes(), blobs }
+}
+
+/// A registry that can be pushed to, with nothing in it; it ends with the test.
+pub(crate) struct Registry {
+    child: Child,
+    scratch: PathBuf,
+}
+
+// === impl Registry ===
+
+impl Registry {
+    pub(crate) fn start(node: &Node) -> Self {
+        let scratch = node.path("registry");
+        std::fs::create_dir(&scratch).expect("a directory");
+        let config = format!(
+            "version: 0.1\nlog: {{level: error, accesslog: {{disabled: true}}}}\n\
+             storage:\n  filesystem: {{rootdirectory: {:?}}}\nhttp: {{addr: {GUARDED:?}}}\n",
+            scratch.join("storage"),
+        );
+        crate::node::write(&scratch.join("config.yml"), &config);
+        let mut command = tool(&told("REGISTRY"));
+        command.arg("serve").arg(scratch.join("config.yml")).stderr(Stdio::null());
+        let child = command.spawn().expect("it starts");
+        eventually("the registry listens", || std::net::TcpStream::connect(GUARDED).is_ok());
+        Self { child, scratch }
+    }
+
+    pub(crate) fn push(&self, repository: &str, tag: &str, artifact: &Artifact) {
+        for blob in &artifact.blobs {
+            let upload = format!("http://{GUARDED}/v2/{repository}/blobs/uploads/");
+            let place = curl(&["-X", "POST", "-w", "%header{location}", &upload]);
+            let url = format!("{place}&digest={}", digest(blob));
+            self.put(&url, "application/octet-stream", blob);
+        }
+        let url = format!("http://{GUARDED}/v2/{repository}/manifests/{tag}");
+        self.put(&url, MANIFEST, &artifact.manifest);
+    }
+
+    fn put(&self, url: &str, kind: &str, body: &[u8]) {
+        let path = self.scratch.join("body");
+        std::fs::File::create(&path)
+            .and_then(|mut file| std::io::Write::write_all(&mut file, body))
+            .expect("the body");
+        let (kind, from) = (format!("Content-Type: {kind}"), format!("@{}", text(&path)));
+        curl(&["-f", "-X", "PUT", "-H", &kind, "--data-binary", &from, url]);
+    }
+}
+
+impl Drop for Registry {
+    fn drop(&mut self) {
+        // It has ended already: then there is nothing to end.
+        drop(self.child.kill());
+        drop(self.child.wait());
+    }
+}
+
+fn curl(args: &[&str]) -> String {
+    let done = tool("curl").args(["-s", "-S"]).args(args).output().expect("curl runs");
+    assert!(done.status.success(), "{args:?}: {}", String::from_utf8_lossy(&done.stderr));
+    String::from_utf8_lossy(&done.stdout).into_owned()
+}
+
+fn digest(bytes: &[u8]) -> String {
+    let hash = Sha256::digest(bytes);
+    hash.iter().fold("sha256:".to_owned(), |hex, byte| hex + &format!("{byte:02x}"))
 }

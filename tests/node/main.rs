@@ -46,3 +46,5 @@ mod stops;
 mod streams;
 #[cfg(test)]
 mod users;
+#[cfg(test)]
+mod volumes;

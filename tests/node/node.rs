@@ -39,6 +39,12 @@ pub(crate) struct Pod {
     request: PathBuf,
 }
 
+impl Pod {
+    pub(crate) fn request(&self) -> &str {
+        text(&self.request)
+    }
+}
+
 impl Node {
     pub(crate) fn start() -> Self {
         Self::with_network(|_| "mode = \"native\"".to_owned())
@@ -90,7 +96,7 @@ impl Node {
             "root = {:?}\nstate = {:?}\nsocket = {:?}\n[network]\n{network}\n\
              [image]\nhosts_dirs = [{:?}]\nregistries_conf = \"\"\n\
              insecure_registries = [{GUARDED:?}]\n",
-            self.root.path().join("root"),
+            self.root(),
             self.path("state"),
             self.path("ferropod.sock"),
             told("FERROPOD_HOSTS"),
@@ -293,6 +299,11 @@ impl Node {
 
     pub(crate) fn path(&self, name: &str) -> PathBuf {
         self.dir.path().join(name)
+    }
+
+    /// The daemon's directory on disk.
+    pub(crate) fn root(&self) -> PathBuf {
+        self.root.path().join("root")
     }
 
     pub(crate) fn cgroup(&self) -> String {

@@ -15,6 +15,7 @@ use crate::reception::Reception;
 use crate::record::{Debt, Records};
 use crate::task::{Answer, Message};
 use crate::view::{Entry, PodView, Views};
+use crate::volume;
 use crate::world::{
     CreateOrder, Ends, ExecOrder, ExecOutput, OpenOrder, Session, Shim, Shims, World,
 };
@@ -229,7 +230,8 @@ impl<W: World> Engine<W> {
     ) -> Result<CreateOrder, EngineError> {
         let world = &self.parts.world;
         let sandbox = &entry.pod.sandbox;
-        let pinned = world.pin(&config.image.image, id)?;
+        let pinned = volume::pin_own(world.as_ref(), id, &config)?;
+        let (volumes, volume_images) = volume::pin(world.as_ref(), id, &config)?;
         let localhost_profile = match &config.security.seccomp {
             Some(pod::config::SecurityProfile::Localhost(path)) => {
                 Some(world.seccomp_profile(path).await?)
@@ -260,12 +262,14 @@ impl<W: World> Engine<W> {
             config,
             image: ImageId::clone(&pinned.id),
             image_ref: pinned.reference.clone(),
+            volumes,
             stop_signal: built.stop_signal,
             created_at: world.now(),
             phase: ContainerPhase::Creating,
             user: None,
         };
-        Ok(CreateOrder { container: Arc::new(container), built: Arc::new(built), pinned })
+        let (container, built) = (Arc::new(container), Arc::new(built));
+        Ok(CreateOrder { container, built, pinned, volumes: volume_images })
     }
 
     /// Lets a created container's program run.

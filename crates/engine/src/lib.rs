@@ -30,6 +30,7 @@ pub mod record;
 pub mod recover;
 mod task;
 pub mod view;
+mod volume;
 pub mod world;
 
 pub use bell::{Occurrence, Told};

@@ -114,8 +114,11 @@ fn adopt<W: World>(parts: &Parts<W>, pods: &[Pod]) {
             parts.world.adopt(intent);
         }
         for container in pod.containers.values() {
-            if let Err(fault) = parts.world.pin(container.image.as_str(), &container.id) {
-                warn!(container = %container.id, "image not held: {}", fault.message);
+            let volumes = container.volumes.iter().map(|volume| &volume.id);
+            for image in std::iter::once(&container.image).chain(volumes) {
+                if let Err(fault) = parts.world.pin(image.as_str(), &container.id) {
+                    warn!(container = %container.id, "image not held: {}", fault.message);
+                }
             }
         }
     }

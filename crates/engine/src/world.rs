@@ -96,13 +96,15 @@ pub struct Pinned {
     pub layers_dir: String,
     /// Their names in it, topmost first.
     pub layers: Vec<String>,
+    /// It holds files and nothing that could be run.
+    pub is_artifact: bool,
 }
 
 /// The image store.
 pub trait Images: Send + Sync + 'static {
     /// Finds an image by reference or id and holds its layers for the container.
     fn pin(&self, text: &str, owner: &ContainerId) -> Result<Pinned, Fault>;
-    /// Lets the container's image go.
+    /// Lets the container's images go.
     fn unpin(&self, owner: &ContainerId);
 }
 
@@ -159,6 +161,8 @@ pub struct CreateOrder {
     pub built: Arc<spec::Built>,
     /// Its image.
     pub pinned: Pinned,
+    /// The images of its volumes, in the order of the record's `volumes`.
+    pub volumes: Vec<Pinned>,
 }
 
 /// A command to be run in a container, its output collected.

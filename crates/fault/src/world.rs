@@ -27,7 +27,7 @@ pub struct FakeWorld {
 /// What dies with the daemon.
 #[derive(Debug, Default)]
 struct Memory {
-    images: BTreeSet<ContainerId>,
+    images: BTreeSet<(ContainerId, ImageId)>,
     leases: BTreeSet<String>,
     shims: BTreeMap<SandboxId, Arc<FakeShim>>,
 }
@@ -41,7 +41,7 @@ impl FakeWorld {
     /// What this daemon holds in memory: images by container, addresses by intent.
     pub fn held_in_memory(&self) -> Vec<String> {
         let memory = self.memory();
-        let images = memory.images.iter().map(|id| format!("image of container {id}"));
+        let images = memory.images.iter().map(|(id, image)| format!("{image} of container {id}"));
         images.chain(memory.leases.iter().map(|intent| format!("lease {intent}"))).collect()
     }
 
@@ -250,28 +250,32 @@ impl Network for FakeWorld {
 }
 
 impl Images for FakeWorld {
+    /// There are two images; the second is that of volumes.
     fn pin(&self, text: &str, owner: &ContainerId) -> Result<Pinned, Fault> {
+        let volume = format!("sha256:{}", "2".repeat(64));
+        let is_volume = text == "volume" || text == volume;
+        let id = if is_volume { volume } else { format!("sha256:{}", "1".repeat(64)) };
+        let id: ImageId =
+            id.parse().map_err(|_| Fault::new(Kind::Internal, format!("{text}: not an image")))?;
         // A call that cannot wait: what it answers after a death, nobody hears.
         let hold = |_: &mut Node| {
-            self.memory().images.insert(owner.clone());
+            self.memory().images.insert((owner.clone(), id.clone()));
             Ok(())
         };
         let dead = || Err(Fault::new(Kind::Cancelled, "the daemon is dead"));
         self.attempt("pin", hold).unwrap_or_else(dead)?;
-        let id: ImageId = format!("sha256:{}", "1".repeat(64))
-            .parse()
-            .map_err(|_| Fault::new(Kind::Internal, format!("{text}: not an image")))?;
         Ok(Pinned {
             reference: id.as_str().to_owned(),
             id,
             config: spec::ImageConfig { cmd: vec!["/run".to_owned()], ..Default::default() },
             layers_dir: "/layers".to_owned(),
             layers: Vec::new(),
+            is_artifact: false,
         })
     }
 
     fn unpin(&self, owner: &ContainerId) {
-        self.memory().images.remove(owner);
+        self.memory().images.retain(|(holder, _)| holder != owner);
     }
 }
 

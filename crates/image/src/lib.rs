@@ -7,6 +7,7 @@
 //! | `reference`, `digest`, `manifest` | what names and documents mean, checked |
 //! | `registry` | endpoints and mirrors, secrets, retries, resumed transfers |
 //! | `layer` | one pass: hash, inflate, hash, parse tar, make entries |
+//! | `artifact` | files without a root filesystem |
 //! | `archive` | OCI layouts and docker archives, in and out |
 //! | `store`, `record`, `view`, `sweep` | what is here; on disk; for readers; and gone |
 //!
@@ -20,6 +21,7 @@
 //!   start. So a pull needs one record written, not one per layer.
 //! * Removing an image that a container has pinned hides it: the record stays, without names, so that a restart does not take
 //!   the layers from under a running container. [`Images::recovered`] says when the pins have been repeated.
+//! * An artifact is one directory of files, so that a volume of it is made as an image's. Its id is its manifest's digest.
 //! * Redirects, retries and resumption are ours, not the HTTP library's: no secret follows a redirect to another host.
 //! * A client lives as long as its pull: an idle daemon holds neither connections nor trust store.
 //! * Measured (`tests/speed.rs`, release, two cores, tmpfs, registry on loopback, 8 layers of 413 MB): gzip of 240 MB in 0.80 s
@@ -28,6 +30,7 @@
 //!   instructions.
 
 mod archive;
+mod artifact;
 mod digest;
 mod flight;
 mod images;

@@ -7,6 +7,7 @@ use oci_spec::image::{Arch, Descriptor, ImageIndex, ImageManifest, Os, Platform}
 use serde::{Deserialize, Serialize};
 use thiserror::Error;
 
+use crate::artifact::{self, Artifact};
 use crate::digest::Digest;
 
 /// No honest manifest or configuration is larger.
@@ -27,6 +28,7 @@ pub(crate) const MANIFEST_TYPES: [&str; 2] = [
 pub(crate) enum Document {
     Index(Box<ImageIndex>),
     Manifest(Manifest),
+    Artifact(Artifact),
 }
 
 /// A manifest whose parts are known to be usable.
@@ -37,7 +39,7 @@ pub(crate) struct Manifest {
 }
 
 /// A blob that a manifest names.
-#[derive(Debug, Clone, Copy)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) struct Part {
     pub(crate) digest: Digest,
     pub(crate) size: u64,
@@ -113,6 +115,14 @@ pub enum DocumentError {
         /// As written.
         digest: String,
     },
+    /// A file of an artifact cannot be called so.
+    #[error("the title {title:?} of a file {why}")]
+    Title {
+        /// As written.
+        title: String,
+        /// What is wrong.
+        why: &'static str,
+    },
     /// The index has nothing for this machine.
     #[error("no image for linux/{architecture}; it has {offered}")]
     Platform {
@@ -146,9 +156,11 @@ impl DocumentError {
     pub fn kind(&self) -> Kind {
         match self {
             Self::Platform { .. } => Kind::NotFound,
-            Self::Json { .. } | Self::Shape { .. } | Self::Digest { .. } | Self::Layers { .. } => {
-                Kind::Invalid
-            }
+            Self::Json { .. }
+            | Self::Shape { .. }
+            | Self::Digest { .. }
+            | Self::Title { .. }
+            | Self::Layers { .. } => Kind::Invalid,
         }
     }
 }
@@ -185,6 +197,9 @@ pub(crate) fn parse(bytes: &[u8], content_type: Option<&str>) -> Result<Document
     if manifest.layers().len() > MAX_LAYERS {
         return refuse("too many layers");
     }
+    if let Some(artifact) = artifact::of(&manifest)? {
+        return Ok(Document::Artifact(artifact));
+    }
     let config = part(manifest.config())?;
     let layers = manifest.layers().iter().map(part).collect::<Result<_, _>>()?;
     Ok(Document::Manifest(Manifest { config, layers }))
@@ -213,7 +228,7 @@ pub(crate) fn parse_config(bytes: &[u8], layers: usize) -> Result<ConfigDocument
     Ok(config)
 }
 
-fn part(descriptor: &Descriptor) -> Result<Part, DocumentError> {
+pub(crate) fn part(descriptor: &Descriptor) -> Result<Part, DocumentError> {
     let text = descriptor.digest().to_string();
     match text.parse() {
         Ok(digest) => Ok(Part { digest, size: descriptor.size() }),
@@ -309,7 +324,7 @@ mod tests {
             let text = format!(r#"{{"schemaVersion":2,"manifests":[{entries}]}}"#);
             match parse(text.as_bytes(), None).unwrap() {
                 Document::Index(index) => choose(&index),
-                Document::Manifest(_) => panic!("an index"),
+                Document::Manifest(_) | Document::Artifact(_) => panic!("an index"),
             }
         };
         let two = format!("{},{}", one("s390x", "1"), one(host().0, "2"));

@@ -9,6 +9,7 @@ use names::{ImageId, Kind};
 use thiserror::Error;
 use tokio_util::sync::CancellationToken;
 
+use crate::artifact::Artifact;
 use crate::digest::Digest;
 use crate::layer::{self, Expected, LayerError, Unpacked, node};
 use crate::manifest::{self, Document, DocumentError, Manifest, Part};
@@ -17,7 +18,7 @@ use crate::progress::Counters;
 use crate::record::RecordError;
 use crate::reference::{ParseReferenceError, Reference, Target};
 use crate::registry::{Credentials, FetchError, Registry, blob};
-use crate::store::{Held, Names, Store, Temporary};
+use crate::store::{Held, Names, Store, Temporary, Text};
 
 /// What to pull, and with which secret.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Hash)]
@@ -163,7 +164,20 @@ impl Puller {
         let document = |what| move |source| PullStep::Document { what, source };
         let registry =
             Registry::new(reference, credentials, &self.options).map_err(fetch("manifest"))?;
-        let (digest, manifest) = resolve(&registry, reference).await?;
+        let (digest, resolved) = resolve(&registry, reference).await?;
+        let mut names = Names::default();
+        names.digests.insert(format!("{}@{digest}", reference.name()));
+        if matches!(reference.target(), Target::Tag(_)) {
+            names.tags.insert(reference.to_string());
+        }
+        let manifest = match resolved {
+            Resolved::Image(manifest) => manifest,
+            Resolved::Artifact(artifact, text) => {
+                let id = Digest::of(text.as_bytes());
+                let got = self.artifact(&registry, id, &artifact, counters).await?;
+                return commit(&self.store, Text::Artifact(text), vec![got], names).await;
+            }
+        };
         let config = registry.config(manifest.config).await.map_err(fetch("configuration"))?;
         let parsed = manifest::parse_config(&config.bytes, manifest.layers.len());
         let parsed = parsed.map_err(document("configuration"))?;
@@ -171,15 +185,11 @@ impl Puller {
         let wanted: Vec<_> = parts.map(|(part, diff_id)| Wanted { part, diff_id }).collect();
         counters.begin(wanted.len() as u64, wanted.iter().map(|w| w.part.size).sum());
         let layers = self.layers(&registry, &wanted, counters).await?;
-        let mut names = Names::default();
-        names.digests.insert(format!("{}@{digest}", reference.name()));
-        if matches!(reference.target(), Target::Tag(_)) {
-            names.tags.insert(reference.to_string());
-        }
-        commit(&self.store, &config.bytes, layers, names).await
+        let text = String::from_utf8_lossy(&config.bytes).into_owned();
+        commit(&self.store, Text::Config(text), layers, names).await
     }
 
-    /// All layers, lowest first. After a failure the others are ended and waited for, so that nothing of them is left.
+    /// All layers, lowest first.
     async fn layers(
         &self,
         registry: &Registry,
@@ -187,31 +197,9 @@ impl Puller {
         counters: &Arc<Counters>,
     ) -> Result<Vec<Got>, PullStep> {
         let stop = CancellationToken::new();
-        let fetches: Vec<_> = wanted
-            .iter()
-            .enumerate()
-            .map(|(at, one)| {
-                let fetch = self.layer(registry, *one, counters, stop.clone());
-                async move { fetch.await.map(|got| (at, got)) }
-            })
-            .collect();
-        let mut fetches =
-            stream::iter(fetches).buffer_unordered(self.options.layers_at_once.max(1));
-        let (mut got, mut failed) = (Vec::new(), None);
-        while let Some(fetched) = fetches.next().await {
-            match fetched {
-                Ok(layer) => got.push(layer),
-                Err(error) => {
-                    stop.cancel();
-                    failed.get_or_insert(error);
-                }
-            }
-        }
-        if let Some(error) = failed {
-            return Err(error);
-        }
-        got.sort_by_key(|(at, _)| *at);
-        Ok(got.into_iter().map(|(_, got)| got).collect())
+        let fetches =
+            wanted.iter().map(|one| self.layer(registry, *one, counters, stop.clone())).collect();
+        gather(fetches, self.options.layers_at_once, &stop).await
     }
 
     async fn layer(
@@ -269,6 +257,33 @@ impl Puller {
     }
 }
 
+/// Does several at once; gives what they give, in their order. After a failure the others are ended and waited for, so that nothing
+/// of them is left.
+pub(crate) async fn gather<T>(
+    fetches: Vec<impl Future<Output = Result<T, PullStep>>>,
+    at_once: usize,
+    stop: &CancellationToken,
+) -> Result<Vec<T>, PullStep> {
+    let fetches = fetches.into_iter().enumerate();
+    let fetches = fetches.map(|(at, fetch)| async move { fetch.await.map(|got| (at, got)) });
+    let mut fetches = stream::iter(fetches).buffer_unordered(at_once.max(1));
+    let (mut got, mut failed) = (Vec::new(), None);
+    while let Some(fetched) = fetches.next().await {
+        match fetched {
+            Ok(one) => got.push(one),
+            Err(error) => {
+                stop.cancel();
+                failed.get_or_insert(error);
+            }
+        }
+    }
+    if let Some(error) = failed {
+        return Err(error);
+    }
+    got.sort_by_key(|(at, _)| *at);
+    Ok(got.into_iter().map(|(_, got)| got).collect())
+}
+
 /// Runs on a thread that may block; a failure leaves no directory when this returns.
 pub(crate) fn unpack(
     temporary: Temporary,
@@ -283,24 +298,43 @@ pub(crate) fn unpack(
     }
 }
 
+/// What a reference leads to: an image's manifest, or an artifact with the text of its own.
+#[derive(Debug)]
+enum Resolved {
+    Image(Manifest),
+    Artifact(Artifact, String),
+}
+
+impl Resolved {
+    fn artifact(artifact: Artifact, manifest: &[u8]) -> Self {
+        Self::Artifact(artifact, String::from_utf8_lossy(manifest).into_owned())
+    }
+}
+
 /// The digest that the reference stands for, an index's if it is one, and the manifest for this machine.
 async fn resolve(
     registry: &Registry,
     reference: &Reference,
-) -> Result<(Digest, Manifest), PullStep> {
+) -> Result<(Digest, Resolved), PullStep> {
     let fetch = |what| move |source| PullStep::Fetch { what, source };
     let document = |what| move |source| PullStep::Document { what, source };
     let fetched = registry.resolve(reference).await.map_err(fetch("manifest"))?;
     let parsed = manifest::parse(&fetched.bytes, fetched.content_type.as_deref());
     let index = match parsed.map_err(document("manifest"))? {
-        Document::Manifest(manifest) => return Ok((fetched.digest, manifest)),
+        Document::Manifest(manifest) => return Ok((fetched.digest, Resolved::Image(manifest))),
+        Document::Artifact(artifact) => {
+            return Ok((fetched.digest, Resolved::artifact(artifact, &fetched.bytes)));
+        }
         Document::Index(index) => index,
     };
     let part = manifest::choose(&index).map_err(document("index"))?;
     let chosen = registry.manifest_of(part).await.map_err(fetch("manifest of this platform"))?;
     let parsed = manifest::parse(&chosen.bytes, chosen.content_type.as_deref());
     match parsed.map_err(document("manifest of this platform"))? {
-        Document::Manifest(manifest) => Ok((fetched.digest, manifest)),
+        Document::Manifest(manifest) => Ok((fetched.digest, Resolved::Image(manifest))),
+        Document::Artifact(artifact) => {
+            Ok((fetched.digest, Resolved::artifact(artifact, &chosen.bytes)))
+        }
         Document::Index(_) => Err(PullStep::Document {
             what: "manifest of this platform",
             source: DocumentError::Shape { why: "an index within an index" },
@@ -311,12 +345,13 @@ async fn resolve(
 /// Makes the image of its layers, lowest first.
 pub(crate) async fn commit(
     store: &Arc<Store>,
-    config: &[u8],
+    text: Text,
     layers: Vec<Got>,
     names: Names,
 ) -> Result<ImageId, PullStep> {
-    let id: ImageId = Digest::of(config).to_string().parse().map_err(|_| PullStep::GivenUp)?;
-    let text = String::from_utf8_lossy(config).into_owned();
+    let (Text::Config(known) | Text::Artifact(known)) = &text;
+    let id = Digest::of(known.as_bytes()).to_string();
+    let id: ImageId = id.parse().map_err(|_| PullStep::GivenUp)?;
     let (store, image) = (Arc::clone(store), id.clone());
     let committed = tokio::task::spawn_blocking(move || {
         adopt(&store, &layers).map_err(|source| PullStep::Place {

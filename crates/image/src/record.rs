@@ -27,6 +27,9 @@ pub(crate) struct Record {
     /// Removed, but a container has its layers mounted.
     #[serde(default)]
     pub(crate) hidden: bool,
+    /// It has files and no root filesystem, and `config` is its manifest.
+    #[serde(default)]
+    pub(crate) artifact: bool,
     /// Of two records that claim a tag, which happens when a move is cut short, the later one has it.
     pub(crate) written: u64,
     /// The configuration, byte for byte: its digest is the image's id.
@@ -56,9 +59,15 @@ pub struct RecordError {
 }
 
 impl Record {
-    pub(crate) fn new(id: ImageId, config: String, layers: Vec<LayerRecord>) -> Self {
+    pub(crate) fn new(
+        id: ImageId,
+        config: String,
+        layers: Vec<LayerRecord>,
+        artifact: bool,
+    ) -> Self {
         let (tags, digests) = (BTreeSet::new(), BTreeSet::new());
-        Self { version: VERSION, id, tags, digests, layers, hidden: false, written: 0, config }
+        let (version, hidden, written) = (VERSION, false, 0);
+        Self { version, id, tags, digests, layers, hidden, artifact, written, config }
     }
 
     pub(crate) fn path(&self, dir: &Path) -> PathBuf {

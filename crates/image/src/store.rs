@@ -88,6 +88,15 @@ pub(crate) struct Temporary {
     kept: bool,
 }
 
+/// What an image's id is the digest of.
+#[derive(Debug)]
+pub(crate) enum Text {
+    /// An image's configuration.
+    Config(String),
+    /// An artifact's manifest.
+    Artifact(String),
+}
+
 /// The names under which an image was asked for.
 #[derive(Debug, Default)]
 pub(crate) struct Names {
@@ -223,7 +232,7 @@ impl Store {
     pub(crate) fn commit(
         &self,
         id: &ImageId,
-        config: &str,
+        text: &Text,
         layers: &[Held],
         names: Names,
     ) -> Result<(), RecordError> {
@@ -231,8 +240,12 @@ impl Store {
         record::sync_dir(&self.layers_dir())
             .map_err(|e| RecordError::sync(&self.layers_dir(), e))?;
         let layers = layers.iter().map(|held| held.record).collect();
-        let mut record =
-            self.record(id).unwrap_or_else(|| Record::new(id.clone(), config.to_owned(), layers));
+        let (config, artifact) = match text {
+            Text::Config(config) => (config.clone(), false),
+            Text::Artifact(manifest) => (manifest.clone(), true),
+        };
+        let new = || Record::new(id.clone(), config, layers, artifact);
+        let mut record = self.record(id).unwrap_or_else(new);
         if record.hidden {
             record.hidden = false;
         }

@@ -1,5 +1,6 @@
 //! The crate as a whole, against Debian's registry and against servers that misbehave.
 
+mod artifacts;
 mod hostile;
 mod made;
 mod mock;

@@ -12,7 +12,7 @@ use crate::reference::Reference;
 /// An image.
 #[derive(Debug, Clone)]
 pub struct Image {
-    /// The digest of its configuration.
+    /// The digest of its configuration; an artifact's, of its manifest.
     pub id: ImageId,
     /// Full references with a tag.
     pub tags: Vec<String>,
@@ -26,6 +26,8 @@ pub struct Image {
     pub architecture: String,
     /// Not for the kubelet to collect.
     pub pinned: bool,
+    /// It has files to be mounted, and no root filesystem to be run.
+    pub is_artifact: bool,
 }
 
 #[derive(Debug, Default)]
@@ -36,7 +38,8 @@ pub(crate) struct View {
 
 impl Image {
     pub(crate) fn new(record: &Record, pinned: &[String]) -> Self {
-        let document: Option<ConfigDocument> = serde_json::from_str(&record.config).ok();
+        let text = Some(&record.config).filter(|_| !record.artifact);
+        let document = text.and_then(|text| serde_json::from_str::<ConfigDocument>(text).ok());
         let (config, architecture) =
             document.map(|d| (d.config, d.architecture)).unwrap_or_default();
         let names = || record.tags.iter().chain(&record.digests);
@@ -49,6 +52,7 @@ impl Image {
             config,
             architecture,
             pinned: pinned.iter().any(|glob| names().any(|name| matches(glob, name))),
+            is_artifact: record.artifact,
         }
     }
 }
@@ -120,6 +124,7 @@ mod tests {
             config: ImageConfig::default(),
             architecture: String::new(),
             pinned: false,
+            is_artifact: false,
         })
     }
 

@@ -21,10 +21,11 @@ use crate::idmap::{Ids, UserNamespace};
 use crate::late::Late;
 use crate::privileges::{Privileges, raise_limits};
 use crate::program::Program;
-use crate::rootfs::{self, BUNDLE, CARRIER, Source};
+use crate::rootfs::{self, BUNDLE, CARRIER, Content, Source};
 use crate::trace::{self, Causes};
 use crate::user::{self, Resolved};
-use crate::{cgroups, device, seccomp, source, terminal};
+use crate::volume::Volume;
+use crate::{cgroups, device, links, seccomp, source, terminal};
 
 const STAGE: &str = "spec";
 
@@ -42,7 +43,7 @@ pub(crate) fn create(job: &v1::CreateJob, start: Option<OwnedFd>) -> Result<Answ
     }
     let user_namespace = UserNamespace::of(&spec)?;
     let mapped = user_namespace.as_ref();
-    let (sources, late) = sources(&spec, &job.deny_missing, mapped)?;
+    let (sources, late) = sources(&spec, job, mapped)?;
     if late.is_empty() {
         device::add(&mut spec, job)?;
     }
@@ -66,7 +67,9 @@ pub(crate) fn create(job: &v1::CreateJob, start: Option<OwnedFd>) -> Result<Answ
     }
     set_oom_score(&process)?;
     write(&format!("{BUNDLE}/config.json"), &spec)?;
-    write(&format!("{CARRIER}/config.json"), &carrier(&spec, owner)?)?;
+    let mut carrier = carrier(&spec, owner)?;
+    links::follow(&mut carrier, rootfs::open()?)?;
+    write(&format!("{CARRIER}/config.json"), &carrier)?;
     let steps = LastSteps {
         program: program(&process)?,
         privileges: Privileges::of(&process, filter),
@@ -148,13 +151,16 @@ fn failed(error: &libcontainer::error::LibcontainerError, causes: Causes) -> Fai
 
 fn sources(
     spec: &Spec,
-    deny_missing: &[String],
+    job: &v1::CreateJob,
     user: Option<&UserNamespace>,
 ) -> Result<(Vec<Source>, Vec<Late>), Failure> {
     let all = spec.mounts().clone().unwrap_or_default();
     let (mut staged, mut late) = (Vec::new(), Vec::new());
     for mount in all.iter().filter(|m| source::is_bind(m)) {
-        let source = source::take(mount, deny_missing, user)?;
+        let source = match Volume::of(mount, &job.image_volumes) {
+            Some(volume) => Source { mount: Content::Image(volume), is_dir: true },
+            None => source::take(mount, &job.deny_missing, user)?,
+        };
         if is_late(mount, &all) {
             late.push(Late::new(source, mount)?);
         } else {

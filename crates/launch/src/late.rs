@@ -6,10 +6,11 @@ use std::os::fd::{AsFd, OwnedFd};
 use libcontainer::oci_spec::runtime::Mount;
 
 use crate::directory;
-use crate::failure::{At, Failure};
+use crate::failure::{At, Failure, Kind};
 use crate::raw;
-use crate::rootfs::Source;
+use crate::rootfs::{Content, Source};
 use crate::source::make_read_only;
+use crate::volume;
 
 const STAGE: &str = "mount";
 
@@ -25,8 +26,12 @@ impl Late {
     /// The source with the access that the mount asks for.
     pub(crate) fn new(source: Source, mount: &Mount) -> Result<Self, Failure> {
         let at = mount.destination().display().to_string();
-        make_read_only(source.mount.as_fd(), mount)?;
-        Ok(Self { mount: source.mount, is_dir: source.is_dir, at })
+        let Content::Host(clone) = source.mount else {
+            let message = format!("an image cannot be mounted at {at}, in a /dev that is a volume");
+            return Err(Failure::new(volume::STAGE, Kind::Unsupported, message));
+        };
+        make_read_only(clone.as_fd(), mount)?;
+        Ok(Self { mount: clone, is_dir: source.is_dir, at })
     }
 
     /// Attaches it, in the container.

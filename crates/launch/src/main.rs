@@ -7,9 +7,9 @@
 //! ```
 //!
 //! * [`create`], [`exec`]: the two jobs, in order;
-//! * [`rootfs`], [`source`], [`late`], [`device`]: the mount namespace that a container is made in;
+//! * [`rootfs`], [`source`], [`late`], [`links`], [`device`]: the mount namespace that a container is made in;
 //! * [`cgroups`]: the container's own, where there are v1 hierarchies;
-//! * [`idmap`]: what a user namespace adds to it;
+//! * [`volume`]: images as volumes; [`idmap`]: what a user namespace adds to it;
 //! * [`user`], [`directory`]: what only the image's files can tell;
 //! * [`carrier`], [`executor`], [`trace`]: living with libcontainer;
 //! * [`privileges`], [`seccomp`], [`program`], [`terminal`]: the last steps, the same for both jobs;
@@ -41,6 +41,12 @@
 //! * The scripts link it statically at a fixed address: 0.58 ms from execve to its end without a job, 0.99 linked dynamically
 //!   (medians of 300, busy machine). It takes glibc and libseccomp along; a plain `cargo build` links as usual.
 //! * The executable is looked up by execve itself with the rights of the user, not checked beforehand.
+//! * An image volume ([`volume`]) is an overlay that cannot be written to, `nosuid` and `nodev`: no stranger's file gives rights or is
+//!   a device. It may be executed: the enhancement that brought image volumes took `noexec` back, of the two peers one never had it
+//!   and the other's is lost on the way, and a client that wants it has `mount_options`.
+//! * `noexec`, `nosuid` and `nodev` of a volume hold for what is mounted below it too: who denies them for a volume does not think of
+//!   its submounts. What the host mounts there later, by propagation, comes as it is.
+//! * A link of the image to nowhere, where something is mounted, is followed inside the root ([`links`]), as other runtimes do.
 //! * An exec's answer comes after execve, so that the client learns of a missing program by an error.
 //! * `start` carries `stage\0message` of a container whose program could not be executed; the process then exits with
 //!   127 (not found), 126 (not executable) or 128.
@@ -59,6 +65,7 @@ mod executor;
 mod failure;
 mod idmap;
 mod late;
+mod links;
 mod privileges;
 mod program;
 #[expect(unsafe_code, reason = "system calls that nix has not")]
@@ -69,6 +76,7 @@ mod source;
 mod terminal;
 mod trace;
 mod user;
+mod volume;
 
 use std::process::ExitCode;
 

@@ -11,6 +11,9 @@ type Number = std::os::fd::RawFd;
 pub(crate) const RESOLVE_IN_ROOT: u64 = 0x10;
 pub(crate) const RESOLVE_NO_MAGICLINKS: u64 = 0x02;
 pub(crate) const MOUNT_ATTR_RDONLY: u64 = 0x01;
+pub(crate) const MOUNT_ATTR_NOSUID: u64 = 0x02;
+pub(crate) const MOUNT_ATTR_NODEV: u64 = 0x04;
+pub(crate) const MOUNT_ATTR_NOEXEC: u64 = 0x08;
 pub(crate) const MOUNT_ATTR_IDMAP: u64 = 0x10_0000;
 
 /// Names by bit.

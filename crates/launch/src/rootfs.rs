@@ -5,6 +5,7 @@
 //! /s/N      bind sources         /b           the bundle, which the host sees
 //! /carrier  config.json for libcontainer; vanishes with the last process
 //! /l /dev   for a user namespace: mapped layers, devices to bind
+//! /v/N /e   overlays of image volumes, of which /s/N is a clone, and what one layer lies on
 //! ```
 //!
 //! Everything is a detached mount until this process's mount namespace has been cut off from the host's, then it is
@@ -26,6 +27,7 @@ use crate::cgroups::CgroupOwner;
 use crate::failure::{At, Failure};
 use crate::idmap::UserNamespace;
 use crate::raw::{self, MountAttr};
+use crate::volume::{EMPTY, OVERLAYS, Volume};
 
 const STAGE: &str = "rootfs";
 /// Where the overlay is in the staging root.
@@ -36,15 +38,24 @@ pub(crate) const BUNDLE: &str = "/b";
 pub(crate) const CARRIER: &str = "/carrier";
 /// Where the layers are, with mapped ids, when there is a user namespace.
 const LAYERS: &CStr = c"l";
-const DIRECTORIES: [&CStr; 8] =
-    [c"rootfs", c"s", c"proc", c"sys", c"b", c"carrier", c"dev", LAYERS];
+const DIRECTORIES: [&CStr; 10] =
+    [c"rootfs", c"s", c"proc", c"sys", c"b", c"carrier", c"dev", LAYERS, OVERLAYS, EMPTY];
 const PRIVATE: u64 = libc::MS_PRIVATE;
 
 /// A bind source, not attached anywhere yet.
 #[derive(Debug)]
 pub(crate) struct Source {
-    pub(crate) mount: OwnedFd,
+    pub(crate) mount: Content,
     pub(crate) is_dir: bool,
+}
+
+/// What a bind source shows.
+#[derive(Debug)]
+pub(crate) enum Content {
+    /// A clone of a mount of the host.
+    Host(OwnedFd),
+    /// An image, to be mounted when the layers are at hand.
+    Image(Volume),
 }
 
 /// A mount namespace of our own, with the parts of the staging root still detached.
@@ -102,6 +113,7 @@ impl Parts {
         raw::attach(root.as_fd(), over.as_fd())
             .at(STAGE, || "attaching the staging root".into())?;
         mount_overlay(rootfs, &root, user)?;
+        let images = images(sources, &root)?;
         fchdir(raw::shown(&root)).at(STAGE, || "entering the staging root".into())?;
         let parts = [(&self.bundle, "b"), (&self.proc, "proc"), (&self.sys, "sys")];
         let cgroup = self.cgroup.iter().map(|mount| (mount, "sys/fs/cgroup"));
@@ -109,8 +121,8 @@ impl Parts {
             raw::attach(mount.as_fd(), place(at)?.as_fd())
                 .at(STAGE, || format!("attaching {at}"))?;
         }
-        for (index, source) in sources.iter().enumerate() {
-            attach_source(index, source)?;
+        for (index, (source, image)) in sources.iter().zip(&images).enumerate() {
+            attach_source(index, source, image.as_ref())?;
         }
         pivot_root(".", ".").at(STAGE, || "pivoting into the staging root".into())?;
         umount2(".", MntFlags::MNT_DETACH).at(STAGE, || "detaching the host's tree".into())?;
@@ -123,11 +135,24 @@ pub(crate) fn staged(index: usize) -> String {
     format!("/s/{index}")
 }
 
-fn attach_source(index: usize, source: &Source) -> Result<(), Failure> {
+/// The image volumes among the sources, in the directory of the layers.
+fn images(sources: &[Source], root: &OwnedFd) -> Result<Vec<Option<OwnedFd>>, Failure> {
+    let one = |(index, source): (usize, &Source)| match &source.mount {
+        Content::Host(_) => Ok(None),
+        Content::Image(volume) => volume.make(index, root).map(Some),
+    };
+    sources.iter().enumerate().map(one).collect()
+}
+
+fn attach_source(index: usize, source: &Source, image: Option<&OwnedFd>) -> Result<(), Failure> {
+    let mount = match (&source.mount, image) {
+        (Content::Host(mount), _) | (Content::Image(_), Some(mount)) => mount,
+        (Content::Image(_), None) => return Ok(()),
+    };
     let at = format!("s/{index}");
     let made = if source.is_dir { fs::create_dir(&at) } else { File::create_new(&at).map(drop) };
     made.at(STAGE, || format!("making {at} in the staging root"))?;
-    raw::attach(source.mount.as_fd(), place(&at)?.as_fd()).at(STAGE, || format!("attaching {at}"))
+    raw::attach(mount.as_fd(), place(&at)?.as_fd()).at(STAGE, || format!("attaching {at}"))
 }
 
 pub(crate) fn place(path: &str) -> Result<File, Failure> {
@@ -162,7 +187,8 @@ fn mount_overlay(
     // Names relative to here keep a hundred layers within the kernel's limits.
     chdir(layers.as_str()).at(STAGE, || format!("entering {layers}"))?;
     let at = format!("/proc/self/fd/{}/rootfs", raw::shown(root));
-    let overlay = match overlay(rootfs) {
+    let own = [(c"upperdir", rootfs.upper.as_str()), (c"workdir", &rootfs.work)];
+    let overlay = match overlay(&rootfs.lower, Some(own)) {
         Err(e) if e.raw_os_error() == Some(libc::EINVAL) => {
             return mount_overlay_by_options(rootfs, &at);
         }
@@ -173,15 +199,19 @@ fn mount_overlay(
     raw::attach(overlay.as_fd(), place(&at)?.as_fd()).at(STAGE, || "attaching the overlay".into())
 }
 
-/// Layer by layer, as kernels from 6.7 on take it.
-fn overlay(rootfs: &v1::Rootfs) -> std::io::Result<OwnedFd> {
+/// Layer by layer, as kernels from 6.7 on take it. Without directories of its own it is read-only.
+pub(crate) fn overlay(
+    lower: &[String],
+    own: Option<[(&CStr, &str); 2]>,
+) -> std::io::Result<OwnedFd> {
     let text = |s: &str| CString::new(s).map_err(std::io::Error::other);
     let context = raw::fs_open(c"overlay")?;
-    for layer in &rootfs.lower {
+    for layer in lower {
         raw::fs_set(context.as_fd(), c"lowerdir+", &text(layer)?)?;
     }
-    raw::fs_set(context.as_fd(), c"upperdir", &text(&rootfs.upper)?)?;
-    raw::fs_set(context.as_fd(), c"workdir", &text(&rootfs.work)?)?;
+    for (key, dir) in own.into_iter().flatten() {
+        raw::fs_set(context.as_fd(), key, &text(dir)?)?;
+    }
     raw::fs_mount(context.as_fd())
 }
 

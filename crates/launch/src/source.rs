@@ -12,7 +12,7 @@ use libcontainer::oci_spec::runtime::Mount;
 use crate::failure::{At, Failure, Kind};
 use crate::idmap::UserNamespace;
 use crate::raw::{self, MountAttr};
-use crate::rootfs::{self, Source};
+use crate::rootfs::{self, Content, Source};
 
 const STAGE: &str = "mount";
 
@@ -58,6 +58,7 @@ pub(crate) fn take(
     if let Some(user) = user.filter(|_| mount.uid_mappings().is_some()) {
         user.map(clone.as_fd(), &path, recursive)?;
     }
+    deny(clone.as_fd(), mount, recursive)?;
     if user.is_some() {
         // Before the mount comes into the user namespace: there nobody can take it back.
         make_read_only(clone.as_fd(), mount)?;
@@ -75,7 +76,7 @@ pub(crate) fn take(
         recursive,
     )
     .at(STAGE, || format!("setting the propagation of {path}"))?;
-    Ok(Source { mount: clone, is_dir })
+    Ok(Source { mount: Content::Host(clone), is_dir })
 }
 
 /// Makes a source read-only when the mount asks for it, with `rro` all below it too.
@@ -87,6 +88,28 @@ pub(crate) fn make_read_only(source: BorrowedFd<'_>, mount: &Mount) -> Result<()
     let attr = MountAttr { set: raw::MOUNT_ATTR_RDONLY, ..MountAttr::default() };
     raw::set_mount(source, attr, has("rro"))
         .at(STAGE, || format!("making the mount at {} read-only", mount.destination().display()))
+}
+
+/// What a mount's options deny.
+pub(crate) fn attributes(mount: &Mount) -> u64 {
+    let one = |option: &str| match option {
+        "noexec" => raw::MOUNT_ATTR_NOEXEC,
+        "nosuid" => raw::MOUNT_ATTR_NOSUID,
+        "nodev" => raw::MOUNT_ATTR_NODEV,
+        _ => 0,
+    };
+    options(mount).map(one).fold(0, |all, one| all | one)
+}
+
+/// libcontainer denies it too, but not to what is mounted below.
+fn deny(source: BorrowedFd<'_>, mount: &Mount, recursive: bool) -> Result<(), Failure> {
+    let attr = MountAttr { set: attributes(mount), ..MountAttr::default() };
+    if attr.set == 0 {
+        return Ok(());
+    }
+    raw::set_mount(source, attr, recursive).at(STAGE, || {
+        format!("setting the options of the mount at {}", mount.destination().display())
+    })
 }
 
 fn options(mount: &Mount) -> impl Iterator<Item = &str> {

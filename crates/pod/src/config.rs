@@ -251,12 +251,12 @@ pub struct ImageSpec {
 }
 
 /// A volume.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[expect(clippy::struct_excessive_bools, reason = "independent flags of the interface")]
 pub struct Mount {
     /// Absolute path in the container.
     pub container_path: String,
-    /// Absolute path on the host; made as a directory when missing.
+    /// Absolute path on the host; made as a directory when missing. Empty when `image` is given.
     pub host_path: String,
     /// The mount itself is read-only.
     pub readonly: bool,
@@ -269,6 +269,46 @@ pub struct Mount {
     /// Owners inside are those on the disk: what the pod's user namespace does to ids is undone. It is the pod's own.
     #[serde(default)]
     pub mapped: Option<UserNamespace>,
+    /// It is the content of an image, and read-only.
+    #[serde(default)]
+    pub image: Option<ImageVolume>,
+    /// What else is denied in it, and in all that is mounted below it.
+    #[serde(default)]
+    pub options: Vec<MountOption>,
+}
+
+/// The image, or the part of one, that a volume shows.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ImageVolume {
+    /// What the client wrote, to be resolved locally.
+    pub image: ImageSpec,
+    /// A directory in the image, relative to its root; empty means the root.
+    pub sub_path: String,
+}
+
+/// What is denied in a volume.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub enum MountOption {
+    /// To execute programs.
+    NoExec,
+    /// To gain rights by executing a program.
+    NoSuid,
+    /// To use devices.
+    NoDev,
+}
+
+impl MountOption {
+    /// All there are.
+    pub const ALL: [Self; 3] = [Self::NoExec, Self::NoSuid, Self::NoDev];
+
+    /// As the interface and mount(8) write it.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::NoExec => "noexec",
+            Self::NoSuid => "nosuid",
+            Self::NoDev => "nodev",
+        }
+    }
 }
 
 /// How later mounts travel between host and container.
@@ -370,4 +410,19 @@ pub enum GroupsPolicy {
     Merge,
     /// Only those given.
     Strict,
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_mount_that_was_recorded_before_there_were_image_volumes_is_read() {
+        let old = r#"{"container_path":"/v","host_path":"/h","readonly":true,
+            "recursive_read_only":false,"selinux_relabel":false,"propagation":"Private"}"#;
+        let read: Mount = serde_json::from_str(old).unwrap();
+        let (container_path, host_path) = ("/v".to_owned(), "/h".to_owned());
+        let want = Mount { container_path, host_path, readonly: true, ..Mount::default() };
+        assert_eq!(read, want);
+    }
 }

@@ -31,6 +31,9 @@ pub struct Container {
     pub image: ImageId,
     /// The repository digest (or the id) of that image, as it was named.
     pub image_ref: String,
+    /// The images that its volumes show, held as long as its own.
+    #[serde(default)]
+    pub volumes: Vec<VolumeImage>,
     /// The signal that asks it to stop, settled from its configuration and its image's.
     pub stop_signal: i32,
     /// Absolute path of its log; empty when discarded.
@@ -42,6 +45,17 @@ pub struct Container {
     /// The user that launch resolved in the image; `None` until then.
     #[serde(default)]
     pub user: Option<User>,
+}
+
+/// The image of a volume, as it was found.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct VolumeImage {
+    /// Which of the configuration's mounts it is for.
+    pub mount: usize,
+    /// The image.
+    pub id: ImageId,
+    /// The repository digest (or the id) of that image, as it was named.
+    pub reference: String,
 }
 
 /// The ids a container's process runs with.

@@ -33,7 +33,7 @@ use std::sync::Arc;
 use names::ContainerId;
 use serde::{Deserialize, Serialize};
 
-pub use container::{Container, ContainerPhase, Exit, User};
+pub use container::{Container, ContainerPhase, Exit, User, VolumeImage};
 pub use plan::{Claim, Plan};
 pub use refusal::Refusal;
 pub use sandbox::{Ready, Sandbox, SandboxPhase};

@@ -26,7 +26,7 @@
 //!
 //! # Seams
 //! AppArmor adds a profile name in `process`; SELinux
-//! labels in `process` and `confine`; image volumes in `mounts`.
+//! labels in `process` and `confine`.
 #![forbid(unsafe_code)]
 
 mod capabilities;
@@ -43,6 +43,7 @@ mod seccomp;
 use std::collections::HashMap;
 
 pub use capabilities::ALL as CAPABILITIES;
+pub use mounts::image_source;
 
 pub use cdi::{CdiError, Edits, Registry};
 use oci_spec::runtime::{RootBuilder, Spec, SpecBuilder};

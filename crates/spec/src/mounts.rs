@@ -1,7 +1,7 @@
 //! Mounts: the defaults, the pod's files, and volumes, in the order in which they are made.
 
 use oci_spec::runtime::{Mount, MountBuilder};
-use pod::config::{self, NamespaceMode, Propagation};
+use pod::config::{self, MountOption, NamespaceMode, Propagation};
 
 use crate::request::{BuildError, Request};
 use crate::{confine, injected};
@@ -74,8 +74,11 @@ fn pod_files(request: &Request<'_>) -> Result<Vec<Mount>, BuildError> {
 
 fn volumes(request: &Request<'_>) -> Result<Vec<Mount>, BuildError> {
     let mut all: Vec<Mount> = Vec::new();
-    for volume in &request.container.mounts {
-        let mount = volume_mount(request, volume)?;
+    for (index, volume) in request.container.mounts.iter().enumerate() {
+        let mount = match &volume.image {
+            Some(_) => image_mount(volume, index)?,
+            None => volume_mount(request, volume)?,
+        };
         // Of two at one place the later wins, as it would when both were mounted.
         all.retain(|m| m.destination() != mount.destination());
         all.push(mount);
@@ -88,15 +91,39 @@ fn volumes(request: &Request<'_>) -> Result<Vec<Mount>, BuildError> {
     Ok(all)
 }
 
-fn volume_mount(request: &Request<'_>, volume: &config::Mount) -> Result<Mount, BuildError> {
-    let field = |name: &str| format!("config.mounts[{}].{name}", volume.container_path);
+/// How the source of an image volume is written, which launch makes: the number of the mount in the container's configuration. No
+/// path of the host is relative, so that nothing else is called so.
+pub fn image_source(mount: usize) -> String {
+    format!("image:{mount}")
+}
+
+/// Read-only whatever is asked for. Nothing of a stranger's image may give rights or be a device, but it may be executed, as the
+/// interface has it since the enhancement took `noexec` back: who wants that asks for it by an option.
+fn image_mount(volume: &config::Mount, index: usize) -> Result<Mount, BuildError> {
+    let at = destination(volume)?;
+    let fixed = [MountOption::NoSuid, MountOption::NoDev];
+    let more = volume.options.iter().filter(|option| !fixed.contains(option));
+    let denied = fixed.iter().chain(more).map(|option| option.as_str());
+    let options: Vec<&str> = ["rbind", "rprivate", "ro"].into_iter().chain(denied).collect();
+    mount(&at, "bind", &image_source(index), &options)
+}
+
+fn field(volume: &config::Mount, name: &str) -> String {
+    format!("config.mounts[{}].{name}", volume.container_path)
+}
+
+fn destination(volume: &config::Mount) -> Result<String, BuildError> {
     let at = clean(&volume.container_path);
-    if !volume.container_path.starts_with('/') || at == "/" {
-        return Err(BuildError::field(
-            field("container_path"),
-            "is not an absolute path below the root",
-        ));
+    if volume.container_path.starts_with('/') && at != "/" {
+        return Ok(at);
     }
+    let wrong = "is not an absolute path below the root";
+    Err(BuildError::field(field(volume, "container_path"), wrong))
+}
+
+fn volume_mount(request: &Request<'_>, volume: &config::Mount) -> Result<Mount, BuildError> {
+    let field = |name: &str| field(volume, name);
+    let at = destination(volume)?;
     if !volume.host_path.starts_with('/') {
         return Err(BuildError::field(
             field("host_path"),
@@ -118,10 +145,12 @@ fn volume_mount(request: &Request<'_>, volume: &config::Mount) -> Result<Mount, 
         let wrong = "what a pod with a user namespace of its own mounts cannot reach the node";
         return Err(BuildError::field(field("propagation"), wrong));
     }
+    let mut options = vec!["rbind", propagation, access];
+    options.extend(volume.options.iter().map(|option| option.as_str()));
     let Some(ids) = &volume.mapped else {
-        return mount(&at, "bind", &volume.host_path, &["rbind", propagation, access]);
+        return mount(&at, "bind", &volume.host_path, &options);
     };
-    let options = ["rbind", propagation, access, "ridmap"];
+    options.push("ridmap");
     let mut mount = mount(&at, "bind", &volume.host_path, &options)?;
     mount.set_uid_mappings(Some(vec![confine::mapping(ids.uids)?]));
     mount.set_gid_mappings(Some(vec![confine::mapping(ids.gids)?]));

@@ -146,13 +146,5 @@ fn options(built: &Built, at: &str) -> Vec<String> {
 }
 
 fn volume(container: &str, host: &str) -> Mount {
-    Mount {
-        container_path: container.into(),
-        host_path: host.into(),
-        readonly: false,
-        recursive_read_only: false,
-        selinux_relabel: false,
-        propagation: Propagation::Private,
-        mapped: None,
-    }
+    Mount { container_path: container.into(), host_path: host.into(), ..Mount::default() }
 }

@@ -3,10 +3,11 @@
 use cri_proto::cri;
 use names::ContainerName;
 use pod::config::{
-    ContainerConfig, ContainerSecurity, Device, GroupsPolicy, ImageSpec, Mount, Propagation, RunAs,
-    SecurityProfile, Stdio,
+    ContainerConfig, ContainerSecurity, Device, GroupsPolicy, ImageSpec, RunAs, SecurityProfile,
+    Stdio,
 };
 
+use super::mount::mounts;
 use super::security::{self, Whose};
 use super::{
     At, Invalid, absolute, absolute_or_empty, ident, ids, known, name, no_way_up, not_empty, plain,
@@ -100,40 +101,6 @@ fn envs(at: &At<'_>, wire: &[cri::KeyValue]) -> Result<Vec<(String, Vec<u8>)>, I
         Ok((wire.key.clone(), wire.value.clone()))
     };
     wire.iter().enumerate().map(env).collect()
-}
-
-fn mounts(at: &At<'_>, wire: &[cri::Mount]) -> Result<Vec<Mount>, Invalid> {
-    wire.iter().enumerate().map(|(index, wire)| mount(&at.item(index), wire)).collect()
-}
-
-fn mount(at: &At<'_>, wire: &cri::Mount) -> Result<Mount, Invalid> {
-    at.field("image").unasked(wire.image.is_some())?;
-    at.field("image_sub_path").unasked(!wire.image_sub_path.is_empty())?;
-    at.field("mount_options").unasked(!wire.mount_options.is_empty())?;
-    absolute(&at.field("container_path"), &wire.container_path)?;
-    absolute(&at.field("host_path"), &wire.host_path)?;
-    if wire.container_path.split('/').all(|part| part.is_empty() || part == ".") {
-        return Err(at.field("container_path").invalid("is the root"));
-    }
-    let propagation = match known(&at.field("propagation"), wire.propagation)? {
-        cri::MountPropagation::PropagationPrivate => Propagation::Private,
-        cri::MountPropagation::PropagationHostToContainer => Propagation::HostToContainer,
-        cri::MountPropagation::PropagationBidirectional => Propagation::Bidirectional,
-    };
-    let alone = wire.readonly && propagation == Propagation::Private;
-    if wire.recursive_read_only && !alone {
-        let wrong = "needs readonly and PROPAGATION_PRIVATE";
-        return Err(at.field("recursive_read_only").invalid(wrong));
-    }
-    Ok(Mount {
-        container_path: wire.container_path.clone(),
-        host_path: wire.host_path.clone(),
-        readonly: wire.readonly,
-        recursive_read_only: wire.recursive_read_only,
-        selinux_relabel: wire.selinux_relabel,
-        propagation,
-        mapped: security::mapped(at, wire)?,
-    })
 }
 
 fn devices(at: &At<'_>, wire: &[cri::Device]) -> Result<Vec<Device>, Invalid> {

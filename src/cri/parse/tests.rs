@@ -1,6 +1,6 @@
 use super::*;
 use cri_proto::cri;
-use pod::config::{NamespaceMode, RunAs};
+use pod::config::{MountOption, NamespaceMode, RunAs};
 
 fn sandbox() -> cri::PodSandboxConfig {
     cri::PodSandboxConfig {
@@ -236,6 +236,67 @@ fn a_user_namespace_does_not_go_with_the_nodes_pid_or_ipc() {
     with(|o| o.network = cri::NamespaceMode::Node.into()).unwrap();
     assert_eq!(with(|o| o.pid = cri::NamespaceMode::Node.into()).unwrap_err(), Kind::Invalid);
     assert_eq!(with(|o| o.ipc = cri::NamespaceMode::Node.into()).unwrap_err(), Kind::Invalid);
+}
+
+type Change = fn(&mut cri::Mount);
+
+#[test]
+fn an_image_volume_is_read_only_and_stays_in_its_image() {
+    let parse = |change: Change| {
+        let mut mount = cri::Mount {
+            container_path: "/v".into(),
+            readonly: true,
+            image: Some(cri::ImageSpec { image: "models:1".into(), ..Default::default() }),
+            image_sub_path: "sub/dir".into(),
+            ..Default::default()
+        };
+        change(&mut mount);
+        let mut wire = container();
+        wire.mounts = vec![mount];
+        let parsed = container_config(&At::root("config"), Some(&wire));
+        parsed.map(|mut config| config.mounts.remove(0)).map_err(|error| error.to_string())
+    };
+    let volume = parse(|m| m.recursive_read_only = true).unwrap().image.unwrap();
+    assert_eq!((volume.image.image.as_str(), volume.sub_path.as_str()), ("models:1", "sub/dir"));
+    let cases: [(&str, Change); 9] = [
+        ("host_path", |m| m.host_path = "/h".into()),
+        ("readonly", |m| m.readonly = false),
+        ("propagation", |m| m.propagation = 1),
+        ("propagation", |m| m.propagation = 2),
+        ("image_sub_path", |m| m.image_sub_path = "/sub".into()),
+        ("image_sub_path", |m| m.image_sub_path = "a/../b".into()),
+        ("image_sub_path", |m| m.image_sub_path = "a\0b".into()),
+        ("image.image", |m| m.image.as_mut().unwrap().image.clear()),
+        ("image.runtime_handler", |m| m.image.as_mut().unwrap().runtime_handler = "x".into()),
+    ];
+    for (field, change) in cases {
+        let error = parse(change).unwrap_err();
+        assert!(error.starts_with(&format!("config.mounts[0].{field}: ")), "{error}");
+    }
+    // A kubelet sends it with any volume that has a sub-path.
+    let plain = parse(|m| (m.image, m.host_path) = (None, "/h".into())).unwrap();
+    assert_eq!(plain.image, None);
+}
+
+#[test]
+fn an_option_of_a_mount_takes_something_away() {
+    let parse = |options: &[&str]| {
+        let mut wire = container();
+        wire.mounts = vec![cri::Mount {
+            container_path: "/v".into(),
+            host_path: "/h".into(),
+            mount_options: options.iter().map(|&option| option.to_owned()).collect(),
+            ..Default::default()
+        }];
+        let parsed = container_config(&At::root("config"), Some(&wire));
+        parsed.map(|mut config| config.mounts.remove(0).options).map_err(|e| e.to_string())
+    };
+    let denied = [MountOption::NoExec, MountOption::NoDev, MountOption::NoSuid];
+    assert_eq!(parse(&["noexec", "nodev", "nosuid"]), Ok(denied.to_vec()));
+    for option in ["exec", "suid", "dev", "rw", "NOEXEC", "", "noexec,nodev"] {
+        let error = parse(&["nodev", option]).unwrap_err();
+        assert!(error.starts_with("config.mounts[0].mount_options[1]: "), "{error}");
+    }
 }
 
 #[test]

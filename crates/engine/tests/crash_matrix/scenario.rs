@@ -7,8 +7,8 @@ use engine::{Engine, EngineError};
 use fault::FakeWorld;
 use names::{ContainerId, ContainerName, SandboxId, SandboxName};
 use pod::config::{
-    ContainerConfig, ContainerSecurity, ImageSpec, Namespaces, Resources, SandboxConfig,
-    SandboxSecurity, Stdio,
+    ContainerConfig, ContainerSecurity, ImageSpec, ImageVolume, Mount, Namespaces, Resources,
+    SandboxConfig, SandboxSecurity, Stdio,
 };
 use pod::{ContainerPhase, Exit, Pod, SandboxPhase};
 
@@ -315,7 +315,7 @@ pub(crate) fn container(nth: usize) -> ContainerConfig {
         args: Vec::new(),
         working_dir: String::new(),
         envs: Vec::new(),
-        mounts: Vec::new(),
+        mounts: vec![volume()],
         devices: Vec::new(),
         cdi_devices: vec![],
         labels: [].into(),
@@ -326,5 +326,16 @@ pub(crate) fn container(nth: usize) -> ContainerConfig {
         stop_signal_enum: 0,
         resources: Resources::default(),
         security: ContainerSecurity::default(),
+    }
+}
+
+/// An image other than the container's own.
+fn volume() -> Mount {
+    let image = ImageSpec { image: "volume".to_owned(), ..ImageSpec::default() };
+    Mount {
+        container_path: "/v".to_owned(),
+        readonly: true,
+        image: Some(ImageVolume { image, sub_path: String::new() }),
+        ..Mount::default()
     }
 }

@@ -40,6 +40,7 @@ fn comes_back(machine: &Machine, told: &Told) {
         assert_eq!(recovered.unreadable, Vec::<String>::new());
         quiet(engine).await;
         holds(engine, told);
+        keeps_its_images(engine);
         engine.views().pods()
     });
     let second = machine.live(&Arc::new(Fuel::endless()), async |engine, _| {
@@ -59,6 +60,18 @@ fn comes_back(machine: &Machine, told: &Told) {
         0,
         "something was done that was not written down"
     );
+}
+
+/// No layer goes from under a container, be it its own image's or a volume's.
+fn keeps_its_images(engine: &Engine<FakeWorld>) {
+    let held = engine.world().held_in_memory();
+    for container in engine.views().pods().iter().flat_map(|pod| pod.containers.values()) {
+        let images = container.volumes.iter().map(|volume| &volume.id).chain([&container.image]);
+        let images: Vec<_> =
+            images.map(|id| format!("{id} of container {}", container.id)).collect();
+        assert_eq!(images.len(), 2);
+        assert!(images.iter().all(|image| held.contains(image)), "{images:?} in {held:?}");
+    }
 }
 
 /// Whoever asks again for what is there gets it.

@@ -31,6 +31,9 @@ pub enum ExportError {
     /// There is no such image.
     #[error("no image {0}")]
     NotFound(String),
+    /// It has no layers, and tools that read archives expect some.
+    #[error("{0} is an artifact, and only images can be exported")]
+    Artifact(String),
     /// Its layers cannot be kept meanwhile.
     #[error("keep the image")]
     Pin(#[from] PinError),
@@ -59,6 +62,7 @@ impl ExportError {
     pub fn kind(&self) -> Kind {
         match self {
             Self::NotFound(_) => Kind::NotFound,
+            Self::Artifact(_) => Kind::Invalid,
             Self::Pin(source) => source.kind(),
             Self::Pack { source, .. } | Self::Write(source) => match source.kind() {
                 io::ErrorKind::StorageFull => Kind::Exhausted,
@@ -92,7 +96,11 @@ impl Images {
         let mut found = Vec::new();
         for reference in &references {
             let image = self.find(reference);
-            found.push(image.ok_or_else(|| ExportError::NotFound(reference.clone()))?);
+            let image = image.ok_or_else(|| ExportError::NotFound(reference.clone()))?;
+            if image.is_artifact {
+                return Err(ExportError::Artifact(reference.clone()));
+            }
+            found.push(image);
         }
         // The pin keeps the layers while they are read; its owner is this call alone.
         let owner = format!("export {}", EXPORTS.fetch_add(1, Ordering::Relaxed));

@@ -1,6 +1,6 @@
 //! Archives become images: the same layers, checked the same way, as if they had been pulled.
 
-use std::io::{self, BufReader};
+use std::io::{self, BufReader, Read};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
@@ -12,13 +12,14 @@ use tokio::io::AsyncRead;
 use tokio_util::io::SyncIoBridge;
 
 use super::bundle::Bundle;
+use crate::artifact::{self, Artifact};
 use crate::digest::Digest;
 use crate::images::Images;
 use crate::layer::{self, Expected, LayerError};
 use crate::manifest::{self, Document, DocumentError, MAX_DOCUMENT, Part};
 use crate::pull::{Got, PullStep, commit, unpack};
 use crate::reference::{Reference, Target};
-use crate::store::Names;
+use crate::store::{Held, Names, Store, Text};
 
 /// An image that came out of an archive.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -99,6 +100,8 @@ impl ImportError {
 /// An image of an archive, before its layers are read.
 #[derive(Debug)]
 struct Found {
+    /// When it is one; then `config` is its manifest.
+    artifact: Option<Artifact>,
     config: Vec<u8>,
     /// Member, and digest where the archive says one.
     layers: Vec<(String, Option<Digest>)>,
@@ -170,6 +173,9 @@ impl Images {
     }
 
     async fn import_image(&self, bundle: &Bundle, found: Found) -> Result<Imported, ImportError> {
+        if let Some(artifact) = found.artifact {
+            return self.import_artifact(bundle, artifact, &found.config, found.names).await;
+        }
         let config = manifest::parse_config(&found.config, found.layers.len());
         let config = config
             .map_err(|source| ImportError::Document { name: "the configuration".into(), source })?;
@@ -189,7 +195,34 @@ impl Images {
         got.sort_by_key(|(at, _)| *at);
         let got = got.into_iter().map(|(_, got)| got).collect();
         let tags = found.names.tags.iter().cloned().collect();
-        let id = commit(self.store(), &found.config, got, found.names).await;
+        let text = Text::Config(String::from_utf8_lossy(&found.config).into_owned());
+        let id = commit(self.store(), text, got, found.names).await;
+        Ok(Imported { id: id.map_err(ImportError::Commit)?, tags })
+    }
+
+    async fn import_artifact(
+        &self,
+        bundle: &Bundle,
+        artifact: Artifact,
+        manifest: &[u8],
+        names: Names,
+    ) -> Result<Imported, ImportError> {
+        let wrong =
+            |source| ImportError::Document { name: "the artifact's manifest".into(), source };
+        artifact.check(&self.options().limits).map_err(wrong)?;
+        let text = String::from_utf8_lossy(manifest).into_owned();
+        let key = Digest::of(text.as_bytes());
+        let lock = self.puller().layer_lock(key);
+        let _alone = lock.lock().await;
+        let held = if let Some(held) = self.store().hold(&key) {
+            held
+        } else {
+            let (store, bundle) = (Arc::clone(self.store()), bundle.clone());
+            blocking(move || unpack_artifact(&store, &bundle, key, &artifact)).await??
+        };
+        let tags = names.tags.iter().cloned().collect();
+        let got = vec![(held, Vec::new())];
+        let id = commit(self.store(), Text::Artifact(text), got, names).await;
         Ok(Imported { id: id.map_err(ImportError::Commit)?, tags })
     }
 
@@ -219,6 +252,28 @@ impl Images {
         })
         .await?
     }
+}
+
+fn unpack_artifact(
+    store: &Arc<Store>,
+    bundle: &Bundle,
+    key: Digest,
+    artifact: &Artifact,
+) -> Result<Held, ImportError> {
+    let place = |what| move |source| ImportError::Commit(PullStep::Place { what, source });
+    let temporary = store.temporary().map_err(place("make a directory for an artifact"))?;
+    let dir = temporary.path();
+    let stats = artifact.directories(&dir).map_err(place("make the artifact's directories"))?;
+    for file in &artifact.files {
+        let name = member_of(file.part.digest);
+        let member = |source| ImportError::Member { name: name.clone(), source };
+        let source =
+            BufReader::with_capacity(256 << 10, bundle.open_member(&name).map_err(member)?);
+        let written = file.write(source.take(file.part.size), &dir);
+        written.map_err(|source| ImportError::Layer { name: name.clone(), source })?;
+    }
+    artifact::sync(&dir).map_err(place("sync the artifact's files"))?;
+    temporary.keep(key, stats).map_err(place("move an artifact to its place"))
 }
 
 async fn blocking<T: Send + 'static>(
@@ -261,7 +316,7 @@ fn docker(bundle: &Bundle, bytes: &[u8]) -> Result<Vec<Found>, ImportError> {
             names.tags.extend(tag.parse::<Reference>().ok().map(|r| r.to_string()));
         }
         let layers = image.layers.into_iter().map(|name| (name, None)).collect();
-        found.push(Found { config, layers, names });
+        found.push(Found { artifact: None, config, layers, names });
     }
     Ok(found)
 }
@@ -303,12 +358,17 @@ fn layout_image(
         bytes = document(bundle, manifest::choose(index).map_err(wrong)?.digest)?;
         parsed = parse(&bytes)?;
     }
-    let Document::Manifest(manifest) = parsed else {
-        let source = DocumentError::Shape { why: "an index within an index" };
-        return Err(ImportError::Document { name: part.digest.to_string(), source });
+    let (artifact, config, layers) = match parsed {
+        Document::Manifest(manifest) => {
+            let layers = manifest.layers.iter().map(|l| (member_of(l.digest), Some(l.digest)));
+            (None, document(bundle, manifest.config.digest)?, layers.collect())
+        }
+        Document::Artifact(artifact) => (Some(artifact), bytes, Vec::new()),
+        Document::Index(_) => {
+            let source = DocumentError::Shape { why: "an index within an index" };
+            return Err(ImportError::Document { name: part.digest.to_string(), source });
+        }
     };
-    let config = document(bundle, manifest.config.digest)?;
-    let layers = manifest.layers.iter().map(|l| (member_of(l.digest), Some(l.digest))).collect();
     let mut names = Names::default();
     if let Some(reference) = reference {
         if matches!(reference.target(), Target::Tag(_)) {
@@ -316,7 +376,7 @@ fn layout_image(
         }
         names.digests.insert(format!("{}@{}", reference.name(), part.digest));
     }
-    Ok(Found { config, layers, names })
+    Ok(Found { artifact, config, layers, names })
 }
 
 fn document(bundle: &Bundle, digest: Digest) -> Result<Vec<u8>, ImportError> {

@@ -8,6 +8,8 @@ mod executing;
 #[cfg(test)]
 mod hostile;
 #[cfg(test)]
+mod images;
+#[cfg(test)]
 mod mapped;
 #[cfg(test)]
 mod mounting;

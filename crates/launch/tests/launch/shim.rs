@@ -19,7 +19,7 @@ use nix::sys::wait::{WaitStatus, waitpid};
 use nix::unistd::{Pid, pipe2};
 use pod::config::{
     ContainerConfig, ContainerSecurity, ImageSpec, Labels, Mount, NamespaceMode, Namespaces,
-    Propagation, Resources, SandboxConfig, SandboxSecurity, Stdio,
+    Resources, SandboxConfig, SandboxSecurity, Stdio,
 };
 use wire::inherited::{CONTROL_FD, START_FD};
 use wire::v1::{self, answer, job};
@@ -94,6 +94,7 @@ pub(crate) struct Case {
     pub(crate) layers: PathBuf,
     pub(crate) deny_missing: Vec<String>,
     pub(crate) localhost: Option<String>,
+    pub(crate) image_volumes: Vec<v1::ImageVolume>,
     /// The pod's own, with their numbers in launch.
     pub(crate) namespaces: Vec<(OwnedFd, i32)>,
 }
@@ -181,6 +182,7 @@ impl Case {
             layers,
             deny_missing: vec![],
             localhost: None,
+            image_volumes: vec![],
             namespaces: vec![],
             dir,
         }
@@ -242,6 +244,7 @@ impl Case {
             set_home: true,
             devices: built.devices.iter().map(device).collect(),
             all_devices: built.all_devices,
+            image_volumes: self.image_volumes.clone(),
         }
     }
 
@@ -511,13 +514,5 @@ fn container() -> ContainerConfig {
 
 /// A volume of the host at a place in the container.
 pub(crate) fn volume(at: &str, host: &str) -> Mount {
-    Mount {
-        container_path: at.into(),
-        host_path: host.into(),
-        readonly: false,
-        recursive_read_only: false,
-        selinux_relabel: false,
-        propagation: Propagation::Private,
-        mapped: None,
-    }
+    Mount { container_path: at.into(), host_path: host.into(), ..Mount::default() }
 }

@@ -76,6 +76,7 @@ fn container(phase: ContainerPhase) -> Container {
         },
         image: format!("sha256:{}", "0".repeat(64)).parse().unwrap(),
         image_ref: "x@sha256:0".into(),
+        volumes: Vec::new(),
         stop_signal: 15,
         log_path: std::path::PathBuf::new(),
         created_at: Time(2),
@@ -317,11 +318,8 @@ fn a_container_has_its_sandboxs_user_namespace_and_no_other() {
     let volume = |mapped| crate::config::Mount {
         container_path: "/v".into(),
         host_path: "/h".into(),
-        readonly: false,
-        recursive_read_only: false,
-        selinux_relabel: false,
-        propagation: crate::config::Propagation::Private,
         mapped,
+        ..crate::config::Mount::default()
     };
     let refused = |own, asked_for, mapped| {
         let mut pod = pod(SandboxPhase::Ready(Ready::default()), None);

@@ -82,6 +82,36 @@ fn access_and_propagation_of_a_volume_are_its_options() {
 }
 
 #[test]
+fn an_image_volume_is_read_only_without_rights_or_devices_and_launch_finds_its_source() {
+    let built = Case::with(|c| {
+        c.container.mounts = vec![
+            volume("/plain", "/h"),
+            Mount { image: Some(ImageVolume::default()), ..volume("/v/./x/..", "") },
+            Mount {
+                image: Some(ImageVolume::default()),
+                options: vec![MountOption::NoDev, MountOption::NoExec],
+                ..volume("/w", "")
+            },
+        ];
+    });
+    assert_eq!(options(&built, "/v"), ["rbind", "rprivate", "ro", "nosuid", "nodev"]);
+    assert_eq!(options(&built, "/w"), ["rbind", "rprivate", "ro", "nosuid", "nodev", "noexec"]);
+    for (at, source) in [("/plain", "/h"), ("/v", "image:1"), ("/w", "image:2")] {
+        assert_eq!(mount_at(&built, at).unwrap().source().as_ref().unwrap().as_os_str(), source);
+    }
+    assert_eq!(image_source(2), "image:2");
+}
+
+#[test]
+fn what_is_denied_in_a_volume_is_an_option() {
+    let built = Case::with(|c| {
+        let denied = vec![MountOption::NoExec, MountOption::NoSuid];
+        c.container.mounts = vec![Mount { options: denied, ..volume("/v", "/h") }];
+    });
+    assert_eq!(options(&built, "/v"), ["rbind", "rprivate", "rw", "noexec", "nosuid"]);
+}
+
+#[test]
 fn recursive_read_only_is_refused_where_it_cannot_be() {
     let rro = |readonly, propagation| {
         Case::refused(|c| {
