@@ -13,9 +13,11 @@ use toml::Table;
 use crate::args::{Network, Place};
 use units::{Size, Span};
 
+mod handlers;
 mod units;
 mod validate;
 
+pub(crate) use handlers::Handler;
 pub(crate) use validate::port_of;
 
 /// The configuration as `ferropod config default` prints it.
@@ -138,6 +140,8 @@ pub(crate) struct Runtime {
     /// Empty: the built-in one.
     pub(crate) seccomp_profile: PathBuf,
     pub(crate) rlimits: BTreeMap<String, String>,
+    /// By the name that pods ask for.
+    pub(crate) handlers: BTreeMap<String, Handler>,
 }
 
 /// Why there is no configuration.
@@ -191,6 +195,7 @@ impl Config {
             "cniBinDirs": self.network.cni.bin_dirs,
             "capabilities": self.runtime.capabilities,
             "rlimits": self.runtime.rlimits,
+            "handlers": self.runtime.handlers.iter().map(|(name, handler)| (name, &handler.path)).collect::<BTreeMap<_, _>>(),
         })
     }
 
@@ -350,6 +355,7 @@ impl Default for Runtime {
             capabilities: capabilities.map(str::to_owned).to_vec(),
             seccomp_profile: PathBuf::new(),
             rlimits: BTreeMap::from([("nofile".to_owned(), "1024:524288".to_owned())]),
+            handlers: BTreeMap::new(),
         }
     }
 }

@@ -88,7 +88,7 @@ fn build(
     ids: Option<Ids>,
 ) -> Result<Answer, Failure> {
     let causes = trace::collect()?;
-    let console = steps.terminal.then(terminal::listen).transpose()?;
+    let console = steps.terminal.then(|| terminal::listen(terminal::CONSOLE)).transpose()?;
     if console.is_none() {
         own_stdio(ids.map_or(user.uid, |ids| ids.user(user.uid)))?;
     }
@@ -153,7 +153,7 @@ fn user(job: &v1::CreateJob) -> Result<Resolved, Failure> {
 }
 
 /// Writes the numbers and the home directory into the specification's process.
-fn settle(spec: &mut Spec, user: &Resolved, set_home: bool) -> Result<Process, Failure> {
+pub(crate) fn settle(spec: &mut Spec, user: &Resolved, set_home: bool) -> Result<Process, Failure> {
     let doing = || "settling the process".to_owned();
     let mut process =
         spec.process().clone().ok_or_else(|| Failure::invalid(STAGE, "no process"))?;
@@ -204,7 +204,7 @@ pub(crate) fn set_oom_score(process: &Process) -> Result<(), Failure> {
 }
 
 /// A process that is not root may open its own /dev/stdout again.
-fn own_stdio(uid: u32) -> Result<(), Failure> {
+pub(crate) fn own_stdio(uid: u32) -> Result<(), Failure> {
     let (stdin, stdout, stderr) = (std::io::stdin(), std::io::stdout(), std::io::stderr());
     for fd in [stdin.as_fd(), stdout.as_fd(), stderr.as_fd()] {
         own_pipe(fd, uid).at("stdio", || format!("giving the pipes to user {uid}"))?;
@@ -221,7 +221,7 @@ pub(crate) fn own_pipe(fd: BorrowedFd<'_>, uid: u32) -> std::io::Result<()> {
     }
 }
 
-fn write(path: &str, spec: &Spec) -> Result<(), Failure> {
+pub(crate) fn write(path: &str, spec: &Spec) -> Result<(), Failure> {
     let doing = || format!("writing {path}");
     let text = serde_json::to_vec(spec).at(STAGE, doing)?;
     let temporary = format!("{path}.{}", std::process::id());

@@ -54,6 +54,7 @@ mod device;
 mod directory;
 mod exec;
 mod executor;
+mod external;
 mod failure;
 mod idmap;
 mod late;
@@ -98,6 +99,8 @@ fn job(control: &Control) -> Result<Answer, Failure> {
     raw::close_all_on_exec().at("launch", || "marking descriptors".into())?;
     umask(Mode::from_bits_truncate(0o022));
     match control.job()? {
+        Job::Create(job) if !job.runtime.is_empty() => external::create(&job),
+        Job::Start(job) => external::start(&job),
         Job::Create(job) => create::create(&job, raw::inherited(wire::inherited::START_FD).ok()),
         Job::Exec(job) => exec::exec(&job),
     }

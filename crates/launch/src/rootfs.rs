@@ -62,7 +62,7 @@ pub(crate) fn separate() -> Result<(), Failure> {
     unshare(CloneFlags::CLONE_NEWNS).at(STAGE, || "making a mount namespace".into())
 }
 
-fn private_clone(path: &str, recursive: bool) -> Result<OwnedFd, Failure> {
+pub(crate) fn private_clone(path: &str, recursive: bool) -> Result<OwnedFd, Failure> {
     let name = c_path(path)?;
     let clone = raw::clone_tree(raw::here(), &name, recursive)
         .at(STAGE, || format!("cloning the mount of {path}"))?;
@@ -91,18 +91,7 @@ impl Parts {
         sources: &[Source],
         user: Option<&UserNamespace>,
     ) -> Result<(), Failure> {
-        mount(None::<&str>, "/", None::<&str>, MsFlags::MS_REC | MsFlags::MS_SLAVE, None::<&str>)
-            .at(STAGE, || "cutting the mount namespace off".into())?;
-        let root = tmpfs()?;
-        for name in DIRECTORIES {
-            mkdirat(Some(raw::shown(&root)), name, Mode::from_bits_truncate(0o755))
-                .at(STAGE, || format!("making {} in the staging root", name.to_string_lossy()))?;
-        }
-        let over = place(bundle)?;
-        raw::attach(root.as_fd(), over.as_fd())
-            .at(STAGE, || "attaching the staging root".into())?;
-        mount_overlay(rootfs, &root, user)?;
-        fchdir(raw::shown(&root)).at(STAGE, || "entering the staging root".into())?;
+        stage(bundle, rootfs, user)?;
         let parts = [(&self.bundle, "b"), (&self.proc, "proc"), (&self.sys, "sys")];
         let cgroup = self.cgroup.iter().map(|mount| (mount, "sys/fs/cgroup"));
         for (mount, at) in parts.into_iter().chain(cgroup) {
@@ -118,12 +107,32 @@ impl Parts {
     }
 }
 
+/// Makes the staging root, over a directory of the host, and goes there. Only this process's mount namespace has it.
+pub(crate) fn stage(
+    over: &str,
+    rootfs: &v1::Rootfs,
+    user: Option<&UserNamespace>,
+) -> Result<OwnedFd, Failure> {
+    mount(None::<&str>, "/", None::<&str>, MsFlags::MS_REC | MsFlags::MS_SLAVE, None::<&str>)
+        .at(STAGE, || "cutting the mount namespace off".into())?;
+    let root = tmpfs()?;
+    for name in DIRECTORIES {
+        mkdirat(Some(raw::shown(&root)), name, Mode::from_bits_truncate(0o755))
+            .at(STAGE, || format!("making {} in the staging root", name.to_string_lossy()))?;
+    }
+    let over = place(over)?;
+    raw::attach(root.as_fd(), over.as_fd()).at(STAGE, || "attaching the staging root".into())?;
+    mount_overlay(rootfs, &root, user)?;
+    fchdir(raw::shown(&root)).at(STAGE, || "entering the staging root".into())?;
+    Ok(root)
+}
+
 /// The path of a staged bind source.
 pub(crate) fn staged(index: usize) -> String {
     format!("/s/{index}")
 }
 
-fn attach_source(index: usize, source: &Source) -> Result<(), Failure> {
+pub(crate) fn attach_source(index: usize, source: &Source) -> Result<(), Failure> {
     let at = format!("s/{index}");
     let made = if source.is_dir { fs::create_dir(&at) } else { File::create_new(&at).map(drop) };
     made.at(STAGE, || format!("making {at} in the staging root"))?;
