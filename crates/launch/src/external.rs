@@ -58,6 +58,7 @@ pub(crate) fn create(job: &v1::CreateJob) -> Result<Answer, Failure> {
     }
     let places = stage(job, &sources, mapped)?;
     drop(sources);
+    spec::bind_namespaces(&spec)?;
     hide_named_hierarchies()?;
     let root = rootfs::place("rootfs")?;
     rootfs::refuse_links(&root)?;

@@ -1,8 +1,10 @@
 //! The specification that a runtime gets: the true one, with what launch has already done, where launch has put it.
 
+use std::fs::{self, File};
 use std::path::{Path, PathBuf};
 
-use libcontainer::oci_spec::runtime::{LinuxDevice, Mount, MountBuilder, Spec};
+use libcontainer::oci_spec::runtime::{LinuxDevice, LinuxNamespace, Mount, MountBuilder, Spec};
+use nix::mount::{MsFlags, mount};
 
 use super::STAGE;
 use crate::failure::{At, Failure};
@@ -10,7 +12,10 @@ use crate::rootfs;
 use crate::source::is_bind;
 
 /// How the pod's namespaces are named, which are descriptors of this process.
-const OWN: &str = "/proc/self/";
+const OWN: &str = "/proc/self/fd/";
+/// Where they are bound, below the staging root. Not /proc/PID/fd/N: runc 1.5 then reads the ids of that process, and a runtime
+/// that has entered the user namespace may not look there.
+const NAMESPACES: &str = "ns";
 
 /// For a staging root that covers `over`, where bind sources are staged in order.
 pub(super) fn of(spec: &Spec, over: &Path, mapped: bool) -> Result<Spec, Failure> {
@@ -30,17 +35,35 @@ pub(super) fn of(spec: &Spec, over: &Path, mapped: bool) -> Result<Spec, Failure
         // What launch makes of the simple words, runtimes make of these.
         let whole = linux.rootfs_propagation().as_ref().map(|word| format!("r{word}"));
         linux.set_rootfs_propagation(whole);
-        let own = format!("/proc/{}/", std::process::id());
         for namespace in linux.namespaces_mut().iter_mut().flatten() {
-            let shown = namespace.path().as_ref().and_then(|path| path.strip_prefix(OWN).ok());
-            let shown = shown.map(|rest| Path::new(&own).join(rest));
-            if shown.is_some() {
-                namespace.set_path(shown);
+            if is_own(namespace) {
+                let place = over.join(NAMESPACES).join(namespace.typ().to_string());
+                namespace.set_path(Some(place));
             }
         }
     }
     theirs.set_mounts(Some(mounts));
     Ok(theirs)
+}
+
+/// Gives the pod's namespaces names in the staging root, which is the working directory.
+pub(super) fn bind_namespaces(spec: &Spec) -> Result<(), Failure> {
+    let doing = || "binding the pod's namespaces".to_owned();
+    fs::create_dir(NAMESPACES).at(STAGE, doing)?;
+    let linux = spec.linux().as_ref();
+    let all = linux.and_then(|linux| linux.namespaces().as_ref()).into_iter().flatten();
+    for namespace in all.filter(|namespace| is_own(namespace)) {
+        let place = Path::new(NAMESPACES).join(namespace.typ().to_string());
+        File::create_new(&place).at(STAGE, doing)?;
+        let none = None::<&str>;
+        mount(namespace.path().as_ref(), &place, none, MsFlags::MS_BIND, none)
+            .at(STAGE, || format!("binding the {} namespace", namespace.typ()))?;
+    }
+    Ok(())
+}
+
+fn is_own(namespace: &LinuxNamespace) -> bool {
+    namespace.path().as_ref().is_some_and(|path| path.starts_with(OWN))
 }
 
 fn mounts(spec: &Spec, over: &Path) -> Vec<Mount> {
@@ -103,8 +126,7 @@ mod tests {
         assert!(theirs["mounts"][1].get("uidMappings").is_none());
         assert_eq!(theirs["mounts"][0]["source"], "proc");
         assert_eq!(theirs["linux"]["rootfsPropagation"], "rslave");
-        let fd = format!("/proc/{}/fd/4", std::process::id());
-        assert_eq!(theirs["linux"]["namespaces"][0]["path"], fd);
+        assert_eq!(theirs["linux"]["namespaces"][0]["path"], "/over/ns/network");
         assert!(theirs["linux"]["namespaces"][1].get("path").is_none());
         assert_eq!(theirs["linux"]["namespaces"][2]["path"], "/run/netns/x");
         assert_eq!(theirs["linux"]["devices"][0]["path"], "/dev/d/x");
