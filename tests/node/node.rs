@@ -99,6 +99,11 @@ impl Node {
         node
     }
 
+    /// Whether an outside runtime makes its containers.
+    pub(crate) fn is_outside(&self) -> bool {
+        self.handler.is_some()
+    }
+
     fn config(&self, network: &str) -> String {
         format!(
             "root = {:?}\nstate = {:?}\nsocket = {:?}\n[network]\n{network}\n\
@@ -123,6 +128,11 @@ impl Node {
 
     /// The command that serves on this node's directories.
     pub(crate) fn serving(&self) -> Command {
+        self.command("serve")
+    }
+
+    /// The program with a verb and this node's configuration.
+    pub(crate) fn command(&self, verb: &str) -> Command {
         let ferropod = format!("{}/ferropod", told("FERROPOD_BIN"));
         let mut command = match &self.netns {
             None => tool(&ferropod),
@@ -133,7 +143,7 @@ impl Node {
                 command
             }
         };
-        command.args(["serve", "--config"]).arg(self.path("config.toml"));
+        command.args([verb, "--config"]).arg(self.path("config.toml"));
         command
     }
 
