@@ -240,6 +240,7 @@ impl Case {
             set_home: true,
             devices: built.devices.iter().map(device).collect(),
             all_devices: built.all_devices,
+            runtime: String::new(),
         }
     }
 
