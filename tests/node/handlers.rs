@@ -1,6 +1,8 @@
 //! Pods of a runtime handler: an outside OCI runtime makes their containers, and all else is as it is. Most of these are the
 //! tests of other modules with such pods; `FERROPOD_HANDLER=runc hack/blackbox` runs them all so.
 
+use std::time::Duration;
+
 use serde_json::{Value, json};
 
 use crate::node::{Node, text, write};
@@ -146,7 +148,7 @@ fn a_killed_daemon_finds_its_pod() {
 
 #[test]
 fn a_pod_dies_with_its_shim() {
-    kills::a_pod_dies_with_its_shim(Node::with_runc());
+    kills::a_pod_dies_with_its_shim(&Node::with_runc());
 }
 
 #[test]
@@ -199,6 +201,27 @@ fn a_container_that_is_removed_before_its_start_is_gone() {
     node.crictl(&["rm", "--force", &id]);
     assert_eq!(machine::processes(&id).count(), 0);
     node.end_clean();
+}
+
+#[test]
+fn a_container_in_the_making_when_the_daemon_is_killed_is_whole_or_gone() {
+    let mut node = Node::with_runc();
+    for millis in [10, 25, 40, 55, 70, 90] {
+        let pod = node.run_pod(&Value::Null);
+        let mut client = node.creating(&pod, WAITS);
+        // Where it hits is chance: all that may come of it is asserted.
+        std::thread::sleep(Duration::from_millis(millis));
+        node.kill_daemon();
+        client.wait().expect("its end");
+        node.serve();
+        for id in node.crictl(&["ps", "-aq", "--no-trunc"]).lines() {
+            assert_eq!(node.status(id)["state"], "CONTAINER_CREATED");
+            node.crictl(&["start", id]);
+            assert_eq!(node.crictl(&["exec", "-s", id, "echo", "whole"]), "whole");
+        }
+        node.crictl(&["rmp", "--all", "--force"]);
+        node.left_nothing();
+    }
 }
 
 #[test]

@@ -51,10 +51,10 @@ pub(crate) fn a_killed_daemon_finds_its_pod(mut node: Node) {
 
 #[test]
 fn a_pod_whose_shim_was_killed_is_dead_as_a_whole_and_can_be_removed() {
-    a_pod_dies_with_its_shim(Node::with_busybox());
+    a_pod_dies_with_its_shim(&Node::with_busybox());
 }
 
-pub(crate) fn a_pod_dies_with_its_shim(node: Node) {
+pub(crate) fn a_pod_dies_with_its_shim(node: &Node) {
     let pod = node.run_pod(&Value::Null);
     let containers =
         [0, 1].map(|_| node.run(&pod, "trap '' TERM; while :; do sleep 0.1; done", &Value::Null));

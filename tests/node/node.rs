@@ -252,6 +252,13 @@ impl Node {
         id
     }
 
+    /// The client that asks for a container, at work.
+    pub(crate) fn creating(&self, pod: &Pod, script: &str) -> Child {
+        let request = self.container_request(script, &Value::Null);
+        let mut client = self.client(&["create", &pod.id, text(&request), text(&pod.request)]);
+        client.stdout(Stdio::null()).stderr(Stdio::null()).spawn().expect("crictl runs")
+    }
+
     pub(crate) fn create_refused(&self, pod: &Pod, extra: &Value) -> String {
         let request = self.container_request("true", extra);
         self.refused(&["create", &pod.id, text(&request), text(&pod.request)])

@@ -8,7 +8,7 @@ use std::os::unix::fs::FileTypeExt;
 use std::rc::Rc;
 
 use libcontainer::container::builder::ContainerBuilder;
-use libcontainer::oci_spec::runtime::{Process, Spec, UserBuilder};
+use libcontainer::oci_spec::runtime::{Mount, Process, Spec, UserBuilder};
 use libcontainer::syscall::syscall::SyscallType;
 use wire::v1;
 
@@ -41,7 +41,7 @@ pub(crate) fn create(job: &v1::CreateJob, start: Option<OwnedFd>) -> Result<Answ
     }
     let user_namespace = UserNamespace::of(&spec)?;
     let mapped = user_namespace.as_ref();
-    let (sources, late) = sources(&spec, &job.deny_missing, mapped)?;
+    let (sources, late) = sources(&spec, job, mapped)?;
     if late.is_empty() {
         device::add(&mut spec, job)?;
     }
@@ -129,13 +129,13 @@ fn failed(error: &libcontainer::error::LibcontainerError, causes: Causes) -> Fai
 
 fn sources(
     spec: &Spec,
-    deny_missing: &[String],
+    job: &v1::CreateJob,
     user: Option<&UserNamespace>,
 ) -> Result<(Vec<Source>, Vec<Late>), Failure> {
     let all = spec.mounts().clone().unwrap_or_default();
     let (mut staged, mut late) = (Vec::new(), Vec::new());
     for mount in all.iter().filter(|m| source::is_bind(m)) {
-        let source = source::take(mount, deny_missing, user)?;
+        let source = source(mount, job, user)?;
         if is_late(mount, &all) {
             late.push(Late::new(source, mount)?);
         } else {
@@ -143,6 +143,15 @@ fn sources(
         }
     }
     Ok((staged, late))
+}
+
+/// The source of one bind mount.
+pub(crate) fn source(
+    mount: &Mount,
+    job: &v1::CreateJob,
+    user: Option<&UserNamespace>,
+) -> Result<Source, Failure> {
+    source::take(mount, &job.deny_missing, user)
 }
 
 fn user(job: &v1::CreateJob) -> Result<Resolved, Failure> {

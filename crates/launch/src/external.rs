@@ -1,9 +1,19 @@
 //! A container that an OCI runtime of the host makes (runc, crun, youki): its root filesystem and sources are ours, all else is
-//! the runtime's.
+//! the runtime's, cgroups too.
+//!
+//! ```text
+//! OVER/rootfs, OVER/s/N   the overlay and the bind sources       OVER/carrier    config.json as the runtime gets it
+//! OVER/ns/KIND            the pod's namespaces                   OVER/dev        a user namespace's devices, to be bound
+//! OVER/b                  the bundle: config.json as exec reads it, and the runtime's state, which goes with it
+//! OVER/log, pid, console.sock    what the runtime tells
+//! ```
 //!
 //! The host's tree stays where it is, because a runtime needs its libraries, the cgroups and whatever else its maker thought of.
-//! The staging root covers a directory that only root can enter, or the bundle: a user namespace's root reaches
-//! everything in it by path. The runtime's state is in the bundle, where the host sees it, and goes with it.
+//! OVER is the first directory on the way to the bundle that only root can enter, or the bundle: the root of a user namespace
+//! reaches everything in the staging root by path, and nothing of the host is hidden but Ferropod's own.
+//!
+//! An exec is none of the runtime's business: launch enters the container's namespaces as it enters its own. So a runtime whose
+//! containers are not processes in namespaces of the host (gVisor, virtual machines) is of no use here.
 
 mod report;
 mod spec;
@@ -21,19 +31,18 @@ use nix::unistd::getppid;
 use wire::v1;
 
 use crate::control::Answer;
-use crate::create::{own_stdio, settle, write};
+use crate::create::{own_stdio, settle, source, write};
 use crate::failure::{At, Failure, Kind};
 use crate::idmap::UserNamespace;
-use crate::privileges::raise_limits;
 use crate::rootfs::{self, Source};
-use crate::source::{is_bind, take};
+use crate::source::is_bind;
 use crate::{cgroups, device, raw, terminal, user};
 
 const STAGE: &str = "runtime";
 const PATH: &str = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin";
 /// The runtime's own directory within a bundle.
 const STATE: &str = "runtime";
-/// Readable for the user namespace's root, should the directory above be too.
+/// Its own mode guards what is in it.
 const PASSABLE: u32 = 0o711;
 const OTHERS_PASS: u32 = 0o001;
 
@@ -52,7 +61,8 @@ pub(crate) fn create(job: &v1::CreateJob) -> Result<Answer, Failure> {
     rootfs::separate()?;
     let user_namespace = UserNamespace::of(&spec)?;
     let mapped = user_namespace.as_ref();
-    let sources = sources(&spec, &job.deny_missing, mapped)?;
+    let binds = spec.mounts().iter().flatten().filter(|mount| is_bind(mount));
+    let sources = binds.map(|mount| source(mount, job, mapped)).collect::<Result<Vec<_>, _>>()?;
     if !covers_dev(&spec) {
         device::add(&mut spec, job)?;
     }
@@ -67,7 +77,6 @@ pub(crate) fn create(job: &v1::CreateJob) -> Result<Answer, Failure> {
     if let Some(mapped) = mapped {
         mapped.ids.check(user.uid, user.gid, &user.groups)?;
         mapped.devices(&spec, rootfs::place("dev")?.as_fd())?;
-        raise_limits(&process);
     }
     write(&format!("{}/config.json", places.bundle.display()), &spec)?;
     let theirs = spec::of(&spec, &places.over, mapped.is_some())?;
@@ -152,15 +161,6 @@ fn how(ended: ExitStatus) -> String {
     format!("it ended with {ended} and wrote no error to its log")
 }
 
-fn sources(
-    spec: &Spec,
-    deny_missing: &[String],
-    user: Option<&UserNamespace>,
-) -> Result<Vec<Source>, Failure> {
-    let binds = spec.mounts().iter().flatten().filter(|mount| is_bind(mount));
-    binds.map(|mount| take(mount, deny_missing, user)).collect()
-}
-
 /// Runtimes leave such a directory alone, and so there is no place for devices.
 fn covers_dev(spec: &Spec) -> bool {
     let mut all = spec.mounts().iter().flatten();
@@ -180,12 +180,9 @@ fn stage(
         .at(STAGE, || format!("making {}", state.display()))?;
     let bundle = rootfs::private_clone(&job.bundle, false)?;
     let over = covered(Path::new(&job.bundle))?;
-    let root = rootfs::stage(&job.bundle, layers, user)?;
+    let root = rootfs::stage(&job.bundle, layers, sources, user)?;
     raw::attach(bundle.as_fd(), rootfs::place("b")?.as_fd())
         .at(STAGE, || "attaching the bundle".into())?;
-    for (index, source) in sources.iter().enumerate() {
-        rootfs::attach_source(index, source)?;
-    }
     raw::attach(root.as_fd(), over.1.as_fd())
         .at(STAGE, || format!("covering {}", over.0.display()))?;
     Ok(Places { bundle: over.0.join("b"), over: over.0 })

@@ -3,10 +3,13 @@
 //! ```text
 //! shim ── fds 0-2 stdio, 3 control, 4-8 the pod's namespaces, 10 start ──> launch
 //!   Job{create} ─> rootfs, sources ─> user ─> carrier ─> libcontainer ─> Born     (the process waits on <bundle>/<id>/notify.sock)
+//!   Job{create, runtime} ─> rootfs, sources ─> user ─> RUNTIME create ───> Born     (the process waits for Job{start})
+//!   Job{start}  ─> RUNTIME start ─> Born                                            (or why not)
 //!   Job{exec}   ─> config.json ─> cgroups ─> setns ─> fork ─> execve ───> Born     (or why not)
 //! ```
 //!
 //! * [`create`], [`exec`]: the two jobs, in order;
+//! * [`external`]: creation and start by an OCI runtime of the host, for pods whose handler names one;
 //! * [`rootfs`], [`source`], [`late`], [`device`]: the mount namespace that a container is made in;
 //! * [`cgroups`]: the container's own, where there are v1 hierarchies;
 //! * [`idmap`]: what a user namespace adds to it;
@@ -42,6 +45,9 @@
 //! * An exec's answer comes after execve, so that the client learns of a missing program by an error.
 //! * `start` carries `stage\0message` of a container whose program could not be executed; the process then exits with
 //!   127 (not found), 126 (not executable) or 128.
+//!
+//! * An outside runtime makes and joins the cgroups itself, at the same paths, in the hierarchies with controllers and the unified
+//!   one only: others are hidden from it. It looks the executable up when it creates, so that a missing one fails the creation.
 //!
 //! # Seams
 //! AppArmor and SELinux labels belong into `executor` and `exec`, before the filter.

@@ -91,15 +91,12 @@ impl Parts {
         sources: &[Source],
         user: Option<&UserNamespace>,
     ) -> Result<(), Failure> {
-        stage(bundle, rootfs, user)?;
+        stage(bundle, rootfs, sources, user)?;
         let parts = [(&self.bundle, "b"), (&self.proc, "proc"), (&self.sys, "sys")];
         let cgroup = self.cgroup.iter().map(|mount| (mount, "sys/fs/cgroup"));
         for (mount, at) in parts.into_iter().chain(cgroup) {
             raw::attach(mount.as_fd(), place(at)?.as_fd())
                 .at(STAGE, || format!("attaching {at}"))?;
-        }
-        for (index, source) in sources.iter().enumerate() {
-            attach_source(index, source)?;
         }
         pivot_root(".", ".").at(STAGE, || "pivoting into the staging root".into())?;
         umount2(".", MntFlags::MNT_DETACH).at(STAGE, || "detaching the host's tree".into())?;
@@ -107,10 +104,12 @@ impl Parts {
     }
 }
 
-/// Makes the staging root, over a directory of the host, and goes there. Only this process's mount namespace has it.
+/// Makes the staging root with the overlay and the sources over a directory of the host, and goes there. Only this process's
+/// mount namespace has it.
 pub(crate) fn stage(
     over: &str,
     rootfs: &v1::Rootfs,
+    sources: &[Source],
     user: Option<&UserNamespace>,
 ) -> Result<OwnedFd, Failure> {
     mount(None::<&str>, "/", None::<&str>, MsFlags::MS_REC | MsFlags::MS_SLAVE, None::<&str>)
@@ -124,6 +123,9 @@ pub(crate) fn stage(
     raw::attach(root.as_fd(), over.as_fd()).at(STAGE, || "attaching the staging root".into())?;
     mount_overlay(rootfs, &root, user)?;
     fchdir(raw::shown(&root)).at(STAGE, || "entering the staging root".into())?;
+    for (index, source) in sources.iter().enumerate() {
+        attach_source(index, source)?;
+    }
     Ok(root)
 }
 
@@ -132,7 +134,7 @@ pub(crate) fn staged(index: usize) -> String {
     format!("/s/{index}")
 }
 
-pub(crate) fn attach_source(index: usize, source: &Source) -> Result<(), Failure> {
+fn attach_source(index: usize, source: &Source) -> Result<(), Failure> {
     let at = format!("s/{index}");
     let made = if source.is_dir { fs::create_dir(&at) } else { File::create_new(&at).map(drop) };
     made.at(STAGE, || format!("making {at} in the staging root"))?;

@@ -126,7 +126,7 @@ mod tests {
         assert!(theirs["mounts"][1].get("uidMappings").is_none());
         assert_eq!(theirs["mounts"][0]["source"], "proc");
         assert_eq!(theirs["linux"]["rootfsPropagation"], "rslave");
-        assert_eq!(theirs["linux"]["namespaces"][0]["path"], "/over/ns/network");
+        assert_eq!(theirs["linux"]["namespaces"][0]["path"], "/over/ns/net");
         assert!(theirs["linux"]["namespaces"][1].get("path").is_none());
         assert_eq!(theirs["linux"]["namespaces"][2]["path"], "/run/netns/x");
         assert_eq!(theirs["linux"]["devices"][0]["path"], "/dev/d/x");
