@@ -21,7 +21,6 @@ const NAMESPACES: &str = "ns";
 pub(super) fn of(spec: &Spec, over: &Path, mapped: bool) -> Result<Spec, Failure> {
     let mut theirs = spec.clone();
     let mut mounts = mounts(spec, over);
-    theirs.set_hooks(None);
     if let Some(root) = theirs.root_mut() {
         root.set_path(over.join("rootfs"));
     }
