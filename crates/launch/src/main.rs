@@ -45,7 +45,6 @@
 //! * An exec's answer comes after execve, so that the client learns of a missing program by an error.
 //! * `start` carries `stage\0message` of a container whose program could not be executed; the process then exits with
 //!   127 (not found), 126 (not executable) or 128.
-//!
 //! * An outside runtime makes and joins the cgroups itself, at the same paths, in the hierarchies with controllers and the unified
 //!   one only: others are hidden from it. It looks the executable up when it creates, so that a missing one fails the creation.
 //!
