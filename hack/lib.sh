@@ -247,7 +247,8 @@ serve_ferropod() {
   start_ferropod "$1"
 }
 
-# write_config: a configuration under $run, with the native network and the loopback registry for all images.
+# write_config: a configuration under $run, with the native network and the loopback registry for all images, and with
+# the runtime handler FERROPOD_HANDLER, which is runc, when that is set.
 write_config() {
   local host
   for host in registry.k8s.io gcr.io k8s.gcr.io 127.0.0.1:5000; do
@@ -264,6 +265,8 @@ write_config() {
 	hosts_dirs = ["$run/certs.d"]
 	registries_conf = ""
 	TOML
+  [ -z "${FERROPOD_HANDLER:-}" ] ||
+    printf '[runtime.handlers.%s]\npath = "%s"\n' "$FERROPOD_HANDLER" "$(tool runc)" >>"$run/config.toml"
 }
 
 # start_ferropod LOG: the daemon with the configuration that write_config made. Sets `daemon` and `endpoint`.

@@ -10,12 +10,14 @@
 //! | [`meter`] | [`crate::cri::usage::Meter`]: what pods use |
 //! | [`cdi`] | what vendors' files say of devices |
 //! | [`facts`] | what the node is |
+//! | [`handlers`] | outside OCI runtimes, and what each can do |
 //!
 //! Blocking work goes to the blocking threads; nothing here decides.
 
 mod cdi;
 pub(crate) mod exec;
 pub(crate) mod facts;
+pub(crate) mod handlers;
 pub(crate) mod host;
 pub(crate) mod images;
 pub(crate) mod meter;
@@ -58,6 +60,7 @@ pub(crate) struct Rooms {
     pub(crate) shm_size: u64,
     pub(crate) cdi_dirs: Vec<PathBuf>,
     pub(crate) programs: Programs,
+    pub(crate) handlers: handlers::Handlers,
     pub(crate) shims: shims::Held,
     pub(crate) kept: meter::Kept,
 }
@@ -78,6 +81,7 @@ pub(crate) async fn assemble(config: &Config) -> anyhow::Result<Ferropod> {
     places.make().context("make the daemon's directories")?;
     let cgroups = cgroups(config.cgroup_driver).context("cgroups")?;
     let facts = facts::gather(config, &cgroups).context("facts of this node")?;
+    let handlers = handlers::Handlers::learn(config, cgroups.layout()).await?;
     let images = image::Images::open(image_options(config)).context("images")?;
     let network = ::network::Network::start(network_config(config)?).await.context("network")?;
     let programs = Programs::seal(config).context("runtime.programs")?;
@@ -91,6 +95,7 @@ pub(crate) async fn assemble(config: &Config) -> anyhow::Result<Ferropod> {
         shm_size: config.runtime.shm_size.bytes(),
         cdi_dirs: config.runtime.cdi_spec_dirs.clone(),
         programs,
+        handlers,
         shims: shims::Held::default(),
         kept: meter::Kept::default(),
     }));

@@ -6,6 +6,7 @@ use std::process::ExitCode;
 use crate::config::Config;
 
 mod cgroup;
+mod handlers;
 mod kernel;
 mod node;
 

@@ -13,9 +13,11 @@ use toml::Table;
 use crate::args::{Network, Place};
 use units::{Size, Span};
 
+mod handlers;
 mod units;
 mod validate;
 
+pub(crate) use handlers::Handler;
 pub(crate) use validate::port_of;
 
 /// The configuration as `ferropod config default` prints it.
@@ -140,6 +142,8 @@ pub(crate) struct Runtime {
     /// The last counts most.
     pub(crate) cdi_spec_dirs: Vec<PathBuf>,
     pub(crate) rlimits: BTreeMap<String, String>,
+    /// By the name that pods ask for.
+    pub(crate) handlers: BTreeMap<String, Handler>,
 }
 
 /// Why there is no configuration.
@@ -193,6 +197,7 @@ impl Config {
             "cniBinDirs": self.network.cni.bin_dirs,
             "capabilities": self.runtime.capabilities,
             "rlimits": self.runtime.rlimits,
+            "handlers": self.runtime.handlers.iter().map(|(name, handler)| (name, &handler.path)).collect::<BTreeMap<_, _>>(),
         })
     }
 
@@ -353,6 +358,7 @@ impl Default for Runtime {
             seccomp_profile: PathBuf::new(),
             cdi_spec_dirs: ["/etc/cdi", "/var/run/cdi"].map(PathBuf::from).into(),
             rlimits: BTreeMap::from([("nofile".to_owned(), "1024:524288".to_owned())]),
+            handlers: BTreeMap::new(),
         }
     }
 }

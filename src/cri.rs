@@ -26,6 +26,7 @@ use tonic::Status;
 use tonic::service::Routes;
 use tracing::Span;
 
+use crate::assemble::handlers::Abilities;
 use cri_proto::cli::images_server::ImagesServer;
 use cri_proto::cri::image_service_server::ImageServiceServer;
 use cri_proto::cri::runtime_service_server::RuntimeServiceServer;
@@ -76,6 +77,8 @@ pub(crate) struct Node {
     pub(crate) recursive_read_only: bool,
     /// Why a pod cannot have a user namespace of its own, if it cannot.
     pub(crate) no_user_namespaces: Option<String>,
+    /// Outside runtimes that pods may ask for, by name.
+    pub(crate) handlers: std::collections::BTreeMap<String, Abilities>,
     /// The configuration in use, for people.
     pub(crate) config: serde_json::Value,
 }

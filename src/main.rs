@@ -106,6 +106,7 @@ fn services(
             systemd_cgroups: rooms.cgroups.driver() == host::cgroup::Driver::Systemd,
             recursive_read_only: rooms.facts.recursive_read_only,
             no_user_namespaces: rooms.facts.no_user_namespaces.clone(),
+            handlers: rooms.handlers.abilities(),
             config: config.shown(),
         }),
         rates: Arc::default(),

@@ -310,7 +310,8 @@ impl Shim for LiveShim {
 
     async fn create(&self, sandbox: &Sandbox, order: &CreateOrder) -> Result<(i32, User), Fault> {
         let container = &order.container;
-        let job = create_job(&self.node, order)?;
+        let runtime = self.node.handlers.program(&sandbox.config.runtime_handler)?;
+        let job = create_job(&self.node, order, runtime)?;
         let pod = pod_cgroup(sandbox)?;
         let (node, id) = (self.node.clone(), container.id.clone());
         let place = blocking(move || {
@@ -375,7 +376,7 @@ impl Shim for LiveShim {
     }
 }
 
-fn create_job(node: &Node, order: &CreateOrder) -> Result<v1::CreateJob, Fault> {
+fn create_job(node: &Node, order: &CreateOrder, runtime: String) -> Result<v1::CreateJob, Fault> {
     let id = &order.container.id;
     let json = order.built.json().map_err(|e| fault(e.kind(), &e))?;
     let user = order.built.user.clone();
@@ -410,6 +411,7 @@ fn create_job(node: &Node, order: &CreateOrder) -> Result<v1::CreateJob, Fault> 
         devices: devices.collect(),
         all_devices: order.built.all_devices,
         image_volumes: image_volumes(order),
+        runtime,
     })
 }
 

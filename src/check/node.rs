@@ -4,7 +4,7 @@ use std::path::{Path, PathBuf};
 
 use nix::sys::statvfs::statvfs;
 
-use super::{Finding, Verdict};
+use super::{Finding, Verdict, handlers};
 use crate::assemble;
 use crate::config::Config;
 use crate::serve::place;
@@ -15,6 +15,7 @@ const PROGRAMS: [&str; 2] = ["ferropod-shim", "ferropod-launch"];
 pub(super) fn findings(config: &Config) -> Vec<Finding> {
     let mut findings = vec![mount_namespace(), programs(config), disk(config), state(config)];
     findings.push(user_namespaces(config));
+    findings.extend(handlers::findings(config));
     findings.extend(network(config));
     findings
 }

@@ -150,6 +150,10 @@ fn runtime(config: &Config) -> Checked {
             format!("{value:?} is not \"SOFT:HARD\" with SOFT at most HARD")
         })?;
     }
+    for (name, handler) in &runtime.handlers {
+        let checked = handler.check(name);
+        checked.map_err(|(key, wrong)| (format!("runtime.handlers.{name}{key}"), wrong))?;
+    }
     Ok(())
 }
 

@@ -21,7 +21,7 @@ pub(crate) use container::wire_signal;
 pub(crate) use container::{container_config, image};
 use ident::{id, ids};
 pub(crate) use resources::resources;
-pub(crate) use sandbox::sandbox_config;
+pub(crate) use sandbox::{handler, sandbox_config};
 
 /// A field that cannot be obeyed.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]

@@ -22,18 +22,11 @@ impl<W: World> Services<W> {
         &self,
         request: cri::StatusRequest,
     ) -> Answer<cri::StatusResponse> {
-        let handler = cri::RuntimeHandler {
-            name: String::new(),
-            features: Some(cri::RuntimeHandlerFeatures {
-                recursive_read_only_mounts: self.node.recursive_read_only,
-                user_namespaces: self.node.no_user_namespaces.is_none(),
-            }),
-        };
         let conditions = vec![condition("RuntimeReady", true, "", ""), self.network_ready()];
         Ok(cri::StatusResponse {
             status: Some(cri::RuntimeStatus { conditions }),
             info: if request.verbose { self.info() } else { HashMap::new() },
-            runtime_handlers: vec![handler],
+            runtime_handlers: self.handlers(),
             features: Some(cri::RuntimeFeatures {
                 supplemental_groups_policy: true,
                 user_namespaces_host_network: self.node.no_user_namespaces.is_none(),
@@ -64,6 +57,21 @@ impl<W: World> Services<W> {
         let set = self.network.set_pod_cidr(&cidr);
         set.map_err(|error| status::of(names::Kind::Invalid, &error))?;
         Ok(cri::UpdateRuntimeConfigResponse {})
+    }
+
+    /// The default one, then the configured ones. A runtime can do no more than the kernel.
+    fn handlers(&self) -> Vec<cri::RuntimeHandler> {
+        let kernel = (self.node.recursive_read_only, self.node.no_user_namespaces.is_none());
+        let handler = |name: &str, (recursive_read_only_mounts, user_namespaces)| {
+            let features =
+                cri::RuntimeHandlerFeatures { recursive_read_only_mounts, user_namespaces };
+            cri::RuntimeHandler { name: name.to_owned(), features: Some(features) }
+        };
+        let outside = self.node.handlers.iter().map(|(name, can)| {
+            let both = (kernel.0 && can.recursive_read_only, kernel.1 && can.user_namespaces);
+            handler(name, both)
+        });
+        std::iter::once(handler("", kernel)).chain(outside).collect()
     }
 
     fn network_ready(&self) -> cri::RuntimeCondition {

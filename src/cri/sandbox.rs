@@ -17,9 +17,16 @@ impl<W: World> Services<W> {
     ) -> Answer<cri::RunPodSandboxResponse> {
         let at = At::root("config");
         let config = parse::sandbox_config(&at, request.config.as_ref(), &request.runtime_handler)?;
-        if let (Some(_), Some(why)) = (config.namespaces.user, &self.node.no_user_namespaces) {
+        let handler = At::root("runtime_handler");
+        let outside = parse::handler(&handler, &request.runtime_handler, &self.node.handlers)?;
+        if config.namespaces.user.is_some() {
             let at = At::root("config.linux.security_context.namespace_options.userns_options");
-            return Err(at.impossible(why).into());
+            if let Some(why) = &self.node.no_user_namespaces {
+                return Err(at.impossible(why).into());
+            }
+            if outside.is_some_and(|can| !can.user_namespaces) {
+                return Err(at.impossible("the pod's runtime handler has none").into());
+            }
         }
         let id = self.engine.run_sandbox(config).await.map_err(failed)?;
         note("sandbox", &id);

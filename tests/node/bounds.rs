@@ -45,7 +45,10 @@ fn what_a_container_writes_is_in_its_writable_layer() {
 
 #[test]
 fn a_container_that_needs_too_much_memory_says_so() {
-    let node = Node::with_busybox();
+    too_much_memory_is_told(Node::with_busybox());
+}
+
+pub(crate) fn too_much_memory_is_told(node: Node) {
     let pod = node.run_pod(&Value::Null);
     let limit = json!({"linux": {"resources": {"memory_limit_in_bytes": 33_554_432}}});
     let id = node.run(&pod, "exec tail /dev/zero", &limit);
@@ -55,7 +58,10 @@ fn a_container_that_needs_too_much_memory_says_so() {
 
 #[test]
 fn a_limit_that_is_changed_holds_and_shows() {
-    let node = Node::with_busybox();
+    a_changed_limit_holds(Node::with_busybox());
+}
+
+pub(crate) fn a_changed_limit_holds(node: Node) {
     let pod = node.run_pod(&Value::Null);
     let limit = json!({"linux": {"resources": {"memory_limit_in_bytes": 33_554_432}}});
     let id = node.run(&pod, "while :; do sleep 0.1; done", &limit);

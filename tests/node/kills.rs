@@ -12,7 +12,10 @@ use crate::streams::{Client, SPDY, WEBSOCKET, running, sleeping, with};
 
 #[test]
 fn a_killed_daemon_finds_its_pod_running_and_knows_who_exited() {
-    let mut node = Node::with_busybox();
+    a_killed_daemon_finds_its_pod(Node::with_busybox());
+}
+
+pub(crate) fn a_killed_daemon_finds_its_pod(mut node: Node) {
     let pod = node.run_pod(&Value::Null);
     let address = address(&node, &pod.id);
     let shared =
@@ -50,7 +53,10 @@ fn a_killed_daemon_finds_its_pod_running_and_knows_who_exited() {
 
 #[test]
 fn a_pod_whose_shim_was_killed_is_dead_as_a_whole_and_can_be_removed() {
-    let node = Node::with_busybox();
+    a_pod_dies_with_its_shim(&Node::with_busybox());
+}
+
+pub(crate) fn a_pod_dies_with_its_shim(node: &Node) {
     let pod = node.run_pod(&Value::Null);
     let containers =
         [0, 1].map(|_| node.run(&pod, "trap '' TERM; while :; do sleep 0.1; done", &Value::Null));

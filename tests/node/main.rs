@@ -21,6 +21,8 @@ mod events;
 #[cfg(test)]
 mod forge;
 #[cfg(test)]
+mod handlers;
+#[cfg(test)]
 mod hostile;
 #[cfg(test)]
 mod images;

@@ -16,6 +16,7 @@ use crate::machine;
 pub(crate) const BUSYBOX: &str = "registry.k8s.io/e2e-test-images/busybox:1.29-2";
 /// A registry that asks who one is, where a test starts one.
 pub(crate) const GUARDED: &str = "127.0.0.1:5001";
+const NATIVE: &str = "mode = \"native\"";
 /// For what the node does by itself, without a call that waits for it.
 const PATIENCE: Duration = Duration::from_secs(20);
 
@@ -30,6 +31,8 @@ pub(crate) struct Node {
     made: Cell<u32>,
     /// The network namespace that its daemon lives in, when it is not the tests' own.
     netns: Option<String>,
+    /// The runtime handler of its pods, when it is not the default one.
+    handler: Option<String>,
     _turn: Option<MutexGuard<'static, ()>>,
 }
 
@@ -47,23 +50,33 @@ impl Pod {
 
 impl Node {
     pub(crate) fn start() -> Self {
-        Self::with_network(|_| "mode = \"native\"".to_owned())
+        Self::with_network(|_| NATIVE.to_owned())
     }
 
     /// With these lines in the section of the network, which may name its directory.
     pub(crate) fn with_network(network: impl FnOnce(&Path) -> String) -> Self {
         let turn = TURN.lock().unwrap_or_else(PoisonError::into_inner);
-        Self::in_netns(None, Some(turn), network)
+        Self::in_netns(None, Some(turn), std::env::var("FERROPOD_HANDLER").ok(), network)
+    }
+
+    /// With busybox, for pods whose containers an outside runtime makes.
+    pub(crate) fn with_runc() -> Self {
+        let turn = TURN.lock().unwrap_or_else(PoisonError::into_inner);
+        let handler = Some("runc".to_owned());
+        let node = Self::in_netns(None, Some(turn), handler, |_| NATIVE.to_owned());
+        node.crictl(&["pull", BUSYBOX]);
+        node
     }
 
     /// A second node beside one that has the turn, in this network namespace.
     pub(crate) fn beside(_: &Self, netns: &str, network: &str) -> Self {
-        Self::in_netns(Some(netns.to_owned()), None, |_| network.to_owned())
+        Self::in_netns(Some(netns.to_owned()), None, None, |_| network.to_owned())
     }
 
     fn in_netns(
         netns: Option<String>,
         turn: Option<MutexGuard<'static, ()>>,
+        handler: Option<String>,
         network: impl FnOnce(&Path) -> String,
     ) -> Self {
         let dir = tempfile::tempdir_in(told("FERROPOD_RUN")).expect("a directory");
@@ -76,6 +89,7 @@ impl Node {
             pods: RefCell::default(),
             made: Cell::new(0),
             netns,
+            handler,
             _turn: turn,
         };
         write(&node.path("config.toml"), &node.config(&network(node.dir.path())));
@@ -91,15 +105,21 @@ impl Node {
         node
     }
 
+    /// Whether an outside runtime makes its containers.
+    pub(crate) fn is_outside(&self) -> bool {
+        self.handler.is_some()
+    }
+
     fn config(&self, network: &str) -> String {
         format!(
             "root = {:?}\nstate = {:?}\nsocket = {:?}\n[network]\n{network}\n\
              [image]\nhosts_dirs = [{:?}]\nregistries_conf = \"\"\n\
-             insecure_registries = [{GUARDED:?}]\n",
+             insecure_registries = [{GUARDED:?}]\n{}",
             self.root(),
             self.path("state"),
             self.path("ferropod.sock"),
             told("FERROPOD_HOSTS"),
+            self.handler.as_deref().map(handler_section).unwrap_or_default(),
         )
     }
 
@@ -114,6 +134,11 @@ impl Node {
 
     /// The command that serves on this node's directories.
     pub(crate) fn serving(&self) -> Command {
+        self.command("serve")
+    }
+
+    /// The program with a verb and this node's configuration.
+    pub(crate) fn command(&self, verb: &str) -> Command {
         let ferropod = format!("{}/ferropod", told("FERROPOD_BIN"));
         let mut command = match &self.netns {
             None => tool(&ferropod),
@@ -124,7 +149,7 @@ impl Node {
                 command
             }
         };
-        command.args(["serve", "--config"]).arg(self.path("config.toml"));
+        command.args([verb, "--config"]).arg(self.path("config.toml"));
         command
     }
 
@@ -229,7 +254,8 @@ impl Node {
 
     pub(crate) fn run_pod(&self, extra: &Value) -> Pod {
         let request = self.pod_request(extra);
-        let id = self.crictl(&["runp", text(&request)]);
+        let handler = self.handler.as_deref().map_or(vec![], |name| vec!["--runtime", name]);
+        let id = self.crictl(&[&["runp"][..], &handler, &[text(&request)]].concat());
         self.pods.borrow_mut().push(id.clone());
         Pod { id, request }
     }
@@ -243,6 +269,13 @@ impl Node {
         let id = self.create(pod, script, extra);
         self.crictl(&["start", &id]);
         id
+    }
+
+    /// The client that asks for a container, at work.
+    pub(crate) fn creating(&self, pod: &Pod, script: &str) -> Child {
+        let request = self.container_request(script, &Value::Null);
+        let mut client = self.client(&["create", &pod.id, text(&request), text(&pod.request)]);
+        client.stdout(Stdio::null()).stderr(Stdio::null()).spawn().expect("crictl runs")
     }
 
     pub(crate) fn create_refused(&self, pod: &Pod, extra: &Value) -> String {
@@ -335,6 +368,10 @@ impl Drop for Node {
         }
         machine::drop_cgroups(&self.cgroup());
     }
+}
+
+fn handler_section(name: &str) -> String {
+    format!("[runtime.handlers.{name}]\npath = {:?}\n", told("RUNC"))
 }
 
 /// Polls until it holds.

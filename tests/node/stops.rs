@@ -16,21 +16,20 @@ const STUBBORN: &str = "trap '' TERM
 
 #[test]
 fn a_stubborn_container_in_its_own_pid_namespace_is_gone_after_the_grace() {
-    stubborn(1);
+    stubborn(Node::with_busybox(), 1);
 }
 
 #[test]
 fn a_stubborn_container_in_the_pods_pid_namespace_is_gone_after_the_grace() {
-    stubborn(0);
+    stubborn(Node::with_busybox(), 0);
 }
 
 #[test]
 fn a_stubborn_container_in_the_hosts_pid_namespace_is_gone_after_the_grace() {
-    stubborn(2);
+    stubborn(Node::with_busybox(), 2);
 }
 
-fn stubborn(pid_mode: u32) {
-    let node = Node::with_busybox();
+pub(crate) fn stubborn(node: Node, pid_mode: u32) {
     let context = json!({"linux": {"security_context": {"namespace_options": {"pid": pid_mode}}}});
     let pod = node.run_pod(&context);
     let id = node.run(&pod, STUBBORN, &context);

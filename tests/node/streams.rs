@@ -155,7 +155,10 @@ fn a_child_that_keeps_the_outputs_open_does_not_keep_the_session() {
 
 #[test]
 fn a_terminal_has_the_clients_size_and_passes_on_what_is_typed() {
-    let node = Node::with_busybox();
+    a_terminal_is_passed_on(Node::with_busybox());
+}
+
+pub(crate) fn a_terminal_is_passed_on(node: Node) {
     let (_, id) = running(&node);
     for transport in [SPDY, WEBSOCKET] {
         let exec = node.client(&with("exec", transport, &["-i", "-t", &id, "sh"]));

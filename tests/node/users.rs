@@ -47,7 +47,10 @@ fn words(text: &str) -> String {
 
 #[test]
 fn root_in_a_pod_is_somebody_else_on_the_node_also_after_the_daemon_was_killed() {
-    let mut node = Node::with_busybox();
+    root_is_somebody_else(Node::with_busybox());
+}
+
+pub(crate) fn root_is_somebody_else(mut node: Node) {
     let pod = run_pod(&node);
     let server = node.run(&pod, SERVE, &user_namespace(&Value::Null));
     let ip = node.json(&["inspectp", &pod.id])["status"]["network"]["ip"].clone();
@@ -82,7 +85,10 @@ fn root_in_a_pod_is_somebody_else_on_the_node_also_after_the_daemon_was_killed()
 
 #[test]
 fn a_volume_with_the_pods_ids_has_the_owners_of_the_disk() {
-    let node = Node::with_busybox();
+    volumes_have_the_owners_of_the_disk(Node::with_busybox());
+}
+
+pub(crate) fn volumes_have_the_owners_of_the_disk(node: Node) {
     let dir = node.path("volume");
     fs::create_dir(&dir).expect("a directory");
     write(&dir.join("web"), "");

@@ -196,6 +196,18 @@ fn hierarchies(table: &str) -> Vec<String> {
     table.lines().filter_map(line).collect()
 }
 
+/// Where v1 hierarchies without controllers are, such as systemd's own.
+pub(crate) fn named(table: &str) -> impl Iterator<Item = &str> {
+    table.lines().filter_map(named_point)
+}
+
+fn named_point(line: &str) -> Option<&str> {
+    let (place, kind) = line.split_once(" - ")?;
+    let mut kind = kind.split(' ');
+    let named = kind.next() == Some("cgroup") && kind.any(|o| o.contains("name="));
+    place.split(' ').nth(4).filter(|point| named && point.starts_with(POINT))
+}
+
 fn build(at: &str, kind: &str, source: &str, options: &[&str]) -> Result<Mount, Failure> {
     MountBuilder::default()
         .destination(at)
@@ -220,6 +232,7 @@ mod tests {
             34 30 0:31 / /sys/fs/cgroup/cpu,cpuacct rw,nosuid shared:9 - cgroup cgroup rw,cpu,cpuacct\n\
             35 25 0:32 / /mnt/memory rw - cgroup cgroup rw,memory\n";
         assert_eq!(hierarchies(table), ["memory", "cpu,cpuacct"]);
+        assert_eq!(named(table).collect::<Vec<_>>(), ["/sys/fs/cgroup/systemd"]);
     }
 
     #[test]

@@ -8,7 +8,7 @@ use std::os::unix::fs::FileTypeExt;
 use std::rc::Rc;
 
 use libcontainer::container::builder::ContainerBuilder;
-use libcontainer::oci_spec::runtime::{Hooks, Process, Spec, UserBuilder};
+use libcontainer::oci_spec::runtime::{Hooks, Mount, Process, Spec, UserBuilder};
 use libcontainer::syscall::syscall::SyscallType;
 use wire::v1;
 
@@ -110,7 +110,7 @@ fn build(
     ids: Option<Ids>,
 ) -> Result<Answer, Failure> {
     let causes = trace::collect()?;
-    let console = steps.terminal.then(terminal::listen).transpose()?;
+    let console = steps.terminal.then(|| terminal::listen(terminal::CONSOLE)).transpose()?;
     if console.is_none() {
         own_stdio(ids.map_or(user.uid, |ids| ids.user(user.uid)))?;
     }
@@ -157,10 +157,7 @@ fn sources(
     let all = spec.mounts().clone().unwrap_or_default();
     let (mut staged, mut late) = (Vec::new(), Vec::new());
     for mount in all.iter().filter(|m| source::is_bind(m)) {
-        let source = match Volume::of(mount, &job.image_volumes) {
-            Some(volume) => Source { mount: Content::Image(volume), is_dir: true },
-            None => source::take(mount, &job.deny_missing, user)?,
-        };
+        let source = source(mount, job, user)?;
         if is_late(mount, &all) {
             late.push(Late::new(source, mount)?);
         } else {
@@ -168,6 +165,18 @@ fn sources(
         }
     }
     Ok((staged, late))
+}
+
+/// The source of one bind mount.
+pub(crate) fn source(
+    mount: &Mount,
+    job: &v1::CreateJob,
+    user: Option<&UserNamespace>,
+) -> Result<Source, Failure> {
+    match Volume::of(mount, &job.image_volumes) {
+        Some(volume) => Ok(Source { mount: Content::Image(volume), is_dir: true }),
+        None => source::take(mount, &job.deny_missing, user),
+    }
 }
 
 fn user(job: &v1::CreateJob) -> Result<Resolved, Failure> {
@@ -178,7 +187,7 @@ fn user(job: &v1::CreateJob) -> Result<Resolved, Failure> {
 }
 
 /// Writes the numbers and the home directory into the specification's process.
-fn settle(spec: &mut Spec, user: &Resolved, set_home: bool) -> Result<Process, Failure> {
+pub(crate) fn settle(spec: &mut Spec, user: &Resolved, set_home: bool) -> Result<Process, Failure> {
     let doing = || "settling the process".to_owned();
     let mut process =
         spec.process().clone().ok_or_else(|| Failure::invalid(STAGE, "no process"))?;
@@ -229,7 +238,7 @@ pub(crate) fn set_oom_score(process: &Process) -> Result<(), Failure> {
 }
 
 /// A process that is not root may open its own /dev/stdout again.
-fn own_stdio(uid: u32) -> Result<(), Failure> {
+pub(crate) fn own_stdio(uid: u32) -> Result<(), Failure> {
     let (stdin, stdout, stderr) = (std::io::stdin(), std::io::stdout(), std::io::stderr());
     for fd in [stdin.as_fd(), stdout.as_fd(), stderr.as_fd()] {
         own_pipe(fd, uid).at("stdio", || format!("giving the pipes to user {uid}"))?;
@@ -246,7 +255,7 @@ pub(crate) fn own_pipe(fd: BorrowedFd<'_>, uid: u32) -> std::io::Result<()> {
     }
 }
 
-fn write(path: &str, spec: &Spec) -> Result<(), Failure> {
+pub(crate) fn write(path: &str, spec: &Spec) -> Result<(), Failure> {
     let doing = || format!("writing {path}");
     let text = serde_json::to_vec(spec).at(STAGE, doing)?;
     let temporary = format!("{path}.{}", std::process::id());

@@ -3,10 +3,13 @@
 //! ```text
 //! shim ── fds 0-2 stdio, 3 control, 4-8 the pod's namespaces, 10 start ──> launch
 //!   Job{create} ─> rootfs, sources ─> user ─> carrier ─> libcontainer ─> Born     (the process waits on <bundle>/<id>/notify.sock)
+//!   Job{create, runtime} ─> rootfs, sources ─> user ─> RUNTIME create ───> Born     (the process waits for Job{start})
+//!   Job{start}  ─> RUNTIME start ─> Born                                            (or why not)
 //!   Job{exec}   ─> config.json ─> cgroups ─> setns ─> fork ─> execve ───> Born     (or why not)
 //! ```
 //!
 //! * [`create`], [`exec`]: the two jobs, in order;
+//! * [`external`]: creation and start by an OCI runtime of the host, for pods whose handler names one;
 //! * [`rootfs`], [`source`], [`late`], [`links`], [`device`]: the mount namespace that a container is made in;
 //! * [`cgroups`]: the container's own, where there are v1 hierarchies;
 //! * [`volume`]: images as volumes; [`idmap`]: what a user namespace adds to it;
@@ -50,6 +53,8 @@
 //! * An exec's answer comes after execve, so that the client learns of a missing program by an error.
 //! * `start` carries `stage\0message` of a container whose program could not be executed; the process then exits with
 //!   127 (not found), 126 (not executable) or 128.
+//! * An outside runtime makes and joins the cgroups itself, at the same paths, in the hierarchies with controllers and the unified
+//!   one only: others are hidden from it. It looks the executable up when it creates, so that a missing one fails the creation.
 //!
 //! # Seams
 //! AppArmor and SELinux labels belong into `executor` and `exec`, before the filter.
@@ -62,6 +67,7 @@ mod device;
 mod directory;
 mod exec;
 mod executor;
+mod external;
 mod failure;
 mod idmap;
 mod late;
@@ -108,6 +114,8 @@ fn job(control: &Control) -> Result<Answer, Failure> {
     raw::close_all_on_exec().at("launch", || "marking descriptors".into())?;
     umask(Mode::from_bits_truncate(0o022));
     match control.job()? {
+        Job::Create(job) if !job.runtime.is_empty() => external::create(&job),
+        Job::Start(job) => external::start(&job),
         Job::Create(job) => create::create(&job, raw::inherited(wire::inherited::START_FD).ok()),
         Job::Exec(job) => exec::exec(&job),
     }

@@ -73,7 +73,7 @@ pub(crate) fn separate() -> Result<(), Failure> {
     unshare(CloneFlags::CLONE_NEWNS).at(STAGE, || "making a mount namespace".into())
 }
 
-fn private_clone(path: &str, recursive: bool) -> Result<OwnedFd, Failure> {
+pub(crate) fn private_clone(path: &str, recursive: bool) -> Result<OwnedFd, Failure> {
     let name = c_path(path)?;
     let clone = raw::clone_tree(raw::here(), &name, recursive)
         .at(STAGE, || format!("cloning the mount of {path}"))?;
@@ -102,32 +102,43 @@ impl Parts {
         sources: &[Source],
         user: Option<&UserNamespace>,
     ) -> Result<(), Failure> {
-        mount(None::<&str>, "/", None::<&str>, MsFlags::MS_REC | MsFlags::MS_SLAVE, None::<&str>)
-            .at(STAGE, || "cutting the mount namespace off".into())?;
-        let root = tmpfs()?;
-        for name in DIRECTORIES {
-            mkdirat(Some(raw::shown(&root)), name, Mode::from_bits_truncate(0o755))
-                .at(STAGE, || format!("making {} in the staging root", name.to_string_lossy()))?;
-        }
-        let over = place(bundle)?;
-        raw::attach(root.as_fd(), over.as_fd())
-            .at(STAGE, || "attaching the staging root".into())?;
-        mount_overlay(rootfs, &root, user)?;
-        let images = images(sources, &root)?;
-        fchdir(raw::shown(&root)).at(STAGE, || "entering the staging root".into())?;
+        stage(bundle, rootfs, sources, user)?;
         let parts = [(&self.bundle, "b"), (&self.proc, "proc"), (&self.sys, "sys")];
         let cgroup = self.cgroup.iter().map(|mount| (mount, "sys/fs/cgroup"));
         for (mount, at) in parts.into_iter().chain(cgroup) {
             raw::attach(mount.as_fd(), place(at)?.as_fd())
                 .at(STAGE, || format!("attaching {at}"))?;
         }
-        for (index, (source, image)) in sources.iter().zip(&images).enumerate() {
-            attach_source(index, source, image.as_ref())?;
-        }
         pivot_root(".", ".").at(STAGE, || "pivoting into the staging root".into())?;
         umount2(".", MntFlags::MNT_DETACH).at(STAGE, || "detaching the host's tree".into())?;
         chdir("/").at(STAGE, || "entering the staging root".into())
     }
+}
+
+/// Makes the staging root with the overlay and the sources over a directory of the host, and goes there. Only this process's
+/// mount namespace has it.
+pub(crate) fn stage(
+    over: &str,
+    rootfs: &v1::Rootfs,
+    sources: &[Source],
+    user: Option<&UserNamespace>,
+) -> Result<OwnedFd, Failure> {
+    mount(None::<&str>, "/", None::<&str>, MsFlags::MS_REC | MsFlags::MS_SLAVE, None::<&str>)
+        .at(STAGE, || "cutting the mount namespace off".into())?;
+    let root = tmpfs()?;
+    for name in DIRECTORIES {
+        mkdirat(Some(raw::shown(&root)), name, Mode::from_bits_truncate(0o755))
+            .at(STAGE, || format!("making {} in the staging root", name.to_string_lossy()))?;
+    }
+    let over = place(over)?;
+    raw::attach(root.as_fd(), over.as_fd()).at(STAGE, || "attaching the staging root".into())?;
+    mount_overlay(rootfs, &root, user)?;
+    let images = images(sources, &root)?;
+    fchdir(raw::shown(&root)).at(STAGE, || "entering the staging root".into())?;
+    for (index, (source, image)) in sources.iter().zip(&images).enumerate() {
+        attach_source(index, source, image.as_ref())?;
+    }
+    Ok(root)
 }
 
 /// The path of a staged bind source.

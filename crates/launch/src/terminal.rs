@@ -16,9 +16,9 @@ const DEVPTS_SUPER_MAGIC: i64 = 0x1cd1;
 /// Where libcontainer sends the master of a container's terminal; in the staging root, so it vanishes.
 pub(crate) const CONSOLE: &str = "/console.sock";
 
-/// A socket at [`CONSOLE`].
-pub(crate) fn listen() -> Result<UnixListener, Failure> {
-    UnixListener::bind(CONSOLE).at(STAGE, || "making the console socket".into())
+/// A socket that a terminal can be sent to.
+pub(crate) fn listen(path: &str) -> Result<UnixListener, Failure> {
+    UnixListener::bind(path).at(STAGE, || "making the console socket".into())
 }
 
 /// The master that libcontainer has sent.

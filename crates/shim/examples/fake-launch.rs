@@ -1,12 +1,13 @@
 //! A launch for the tests: no namespaces, no root filesystem. The job's `spec` is a shell script, or one of these words:
-//! `refuse`, `hang`, `vanish`, `unstartable`.
+//! `refuse`, `hang`, `vanish`, `unstartable`. The runtime of a start may be `refusing` or `vanishing`; any other wakes the process,
+//! and answers when that has ended if it is `late`.
 #![expect(unsafe_code, reason = "forks, and owns what it inherited")]
 #![expect(clippy::unwrap_used, reason = "a test program ends when something is wrong")]
 
 use std::ffi::CString;
-use std::io::Read;
+use std::io::{Read, Write};
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, FromRawFd, OwnedFd};
-use std::os::unix::net::UnixListener;
+use std::os::unix::net::{UnixListener, UnixStream};
 use std::path::Path;
 use std::time::Duration;
 
@@ -15,7 +16,7 @@ use nix::pty::openpty;
 use nix::unistd::{ForkResult, Pid, dup2, execv, fork, setsid};
 use wire::v1::answer::Answer;
 use wire::v1::job::Job;
-use wire::v1::{self, Born, CreateJob, ExecJob, Failure};
+use wire::v1::{self, Born, CreateJob, ExecJob, Failure, StartJob};
 
 fn main() {
     // SAFETY: the shim has left it open for this process.
@@ -28,6 +29,7 @@ fn main() {
     match job.job.unwrap() {
         Job::Create(job) => create(control, &job),
         Job::Exec(job) => exec(control, &job),
+        Job::Start(job) => start(&control, &job),
     }
 }
 
@@ -59,6 +61,26 @@ fn create(control: OwnedFd, job: &CreateJob) {
         }
         run(&["/bin/sh", "-c", &script]);
     });
+}
+
+fn start(control: &OwnedFd, job: &StartJob) {
+    match job.runtime.as_str() {
+        "refusing" => {
+            let failure = Failure { stage: "start".into(), message: "not today".into(), kind: 0 };
+            return answer(control, Answer::Failure(failure), &[]);
+        }
+        "vanishing" => return,
+        _ => {}
+    }
+    let socket = Path::new(&job.bundle).join(&job.container_id).join("notify.sock");
+    UnixStream::connect(socket).unwrap().write_all(b"start container").unwrap();
+    if job.runtime == "late" {
+        let ended = Path::new(&job.bundle).join("ended");
+        while !ended.exists() {
+            std::thread::sleep(Duration::from_millis(5));
+        }
+    }
+    answer(control, Answer::Born(Born::default()), &[]);
 }
 
 fn exec(control: OwnedFd, job: &ExecJob) {

@@ -29,6 +29,8 @@ pub(crate) struct Container {
     pub(crate) number: u32,
     pub(crate) id: String,
     pub(crate) bundle: String,
+    /// The OCI runtime that has made it and starts it; empty: launch.
+    pub(crate) runtime: String,
     pub(crate) born: Option<Born>,
     pub(crate) phase: Phase,
     pub(crate) started_at: Option<i64>,
@@ -136,6 +138,11 @@ impl Container {
                 self.born.as_ref().map(|born| Pid::from_raw(born.pid))
             }
         }
+    }
+
+    /// Its runtime is at work. How it ends is of interest only when that has said whether it began.
+    pub(crate) fn is_starting_outside(&self) -> bool {
+        matches!(self.phase, Phase::Starting(_)) && !self.runtime.is_empty()
     }
 
     pub(crate) fn output(&mut self, stream: Stream) -> &mut Option<Output> {

@@ -20,5 +20,8 @@ mod memory;
 #[path = "pod/namespaces.rs"]
 mod namespaces;
 #[cfg(test)]
+#[path = "pod/outside.rs"]
+mod outside;
+#[cfg(test)]
 #[path = "pod/rig.rs"]
 mod rig;

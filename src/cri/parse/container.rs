@@ -11,7 +11,7 @@ use super::mount::mounts;
 use super::security::{self, Whose};
 use super::{
     At, Invalid, absolute, absolute_or_empty, ident, ids, known, name, no_way_up, not_empty, plain,
-    resources, sandbox, without_nul,
+    resources, without_nul,
 };
 use signal::kernel_signal;
 pub(crate) use signal::wire_signal;
@@ -51,13 +51,12 @@ pub(crate) fn container_config(
     })
 }
 
-/// How an image is named, in a container or in a call of the image service.
+/// How an image is named, in a container or in a call of the image service. Every handler runs the same images.
 pub(crate) fn image(at: &At<'_>, wire: Option<&cri::ImageSpec>) -> Result<ImageSpec, Invalid> {
     let wire = at.required(wire)?;
     let named = at.field("image");
     not_empty(&named, &wire.image)?;
     plain(&named, &wire.image)?;
-    sandbox::handler(&at.field("runtime_handler"), &wire.runtime_handler)?;
     Ok(ImageSpec {
         image: wire.image.clone(),
         annotations: wire.annotations.clone().into_iter().collect(),

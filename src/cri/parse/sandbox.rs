@@ -36,7 +36,6 @@ pub(crate) fn sandbox_config(
 ) -> Result<SandboxConfig, Invalid> {
     let wire = at.required(wire)?;
     at.field("windows").unasked(wire.windows.is_some())?;
-    handler(&At::root("runtime_handler"), runtime_handler)?;
     hostname(&at.field("hostname"), &wire.hostname)?;
     absolute_or_empty(&at.field("log_directory"), &wire.log_directory)?;
     let absent = cri::LinuxPodSandboxConfig::default();
@@ -69,9 +68,20 @@ pub(crate) fn sandbox_config(
     })
 }
 
-/// There is one; others come with their own issue.
-pub(super) fn handler(at: &At<'_>, name: &str) -> Result<(), Invalid> {
-    if name.is_empty() { Ok(()) } else { Err(at.invalid(format!("no such handler: {name:?}"))) }
+/// One of those that are configured; the empty name is Ferropod's own.
+pub(crate) fn handler<'a, T>(
+    at: &At<'_>,
+    name: &str,
+    configured: &'a BTreeMap<String, T>,
+) -> Result<Option<&'a T>, Invalid> {
+    match configured.get(name) {
+        None if !name.is_empty() => {
+            let known: Vec<&str> = configured.keys().map(String::as_str).collect();
+            let known = if known.is_empty() { "none".to_owned() } else { known.join(", ") };
+            Err(at.invalid(format!("no such handler: {name:?} (configured: {known})")))
+        }
+        found => Ok(found),
+    }
 }
 
 fn metadata(at: &At<'_>, wire: Option<&cri::PodSandboxMetadata>) -> Result<SandboxName, Invalid> {

@@ -245,6 +245,7 @@ impl Case {
             devices: built.devices.iter().map(device).collect(),
             all_devices: built.all_devices,
             image_volumes: self.image_volumes.clone(),
+            runtime: String::new(),
         }
     }
 

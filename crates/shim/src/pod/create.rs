@@ -30,6 +30,8 @@ const LIMIT: Duration = Duration::from_mins(4);
 struct Place {
     #[prost(string, tag = "2")]
     bundle: String,
+    #[prost(string, tag = "11")]
+    runtime: String,
 }
 
 /// The ends of a container's pipes that launch inherits. None is /dev/null.
@@ -55,10 +57,11 @@ impl Pod {
         let pid_namespace = self.target(&request.target_container_id)?;
         let number = self.number();
         let (mut container, theirs) = self.prepare(number, &request, ticket)?;
-        container.bundle = place.bundle;
+        (container.bundle, container.runtime) = (place.bundle, place.runtime);
         let (start, start_theirs) = pipe2(OFlag::O_CLOEXEC).at(STAGE, "making a pipe")?;
         set_nonblocking(&start).at(STAGE, "making a pipe")?;
-        container.start = Some(StartPipe::new(start));
+        // An outside runtime knows nothing of that pipe.
+        container.start = container.runtime.is_empty().then(|| StartPipe::new(start));
         let null = raw::duplicate(&self.null).at(STAGE, "duplicating /dev/null")?;
         let limit = match request.deadline_ms {
             0 => LIMIT,
@@ -67,7 +70,7 @@ impl Pod {
         self.containers.push(container);
         let launched = self.launch(Start {
             number,
-            job: Job { create: Some(request.job), exec: None },
+            job: Job { create: Some(request.job), ..Job::default() },
             stdio: [&theirs.stdin, &theirs.stdout, &theirs.stderr].map(|fd| or(fd.as_ref(), &null)),
             pipe: start_theirs.as_fd(),
             cgroup: fds.into_iter().next().filter(|_| !request.no_cgroup_fd),
@@ -125,6 +128,7 @@ impl Pod {
             number,
             id: request.container_id.clone(),
             bundle: String::new(),
+            runtime: String::new(),
             born: None,
             phase: Phase::Launching,
             started_at: None,
@@ -160,6 +164,9 @@ impl Pod {
         number: u32,
         result: Result<(Born, Option<OwnedFd>), Failure>,
     ) {
+        if self.container(number).is_some_and(|container| container.is_starting_outside()) {
+            return self.started_outside(number, result.map(drop));
+        }
         match result {
             Ok((born, terminal)) => {
                 let token = Token::Stdout(number);

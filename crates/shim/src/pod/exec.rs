@@ -58,7 +58,7 @@ impl Pod {
         });
         let launched = self.launch(Start {
             number,
-            job: Job { create: None, exec: Some(request.job) },
+            job: Job { exec: Some(request.job), ..Job::default() },
             stdio: stdio.each_ref().map(|fd| or(fd.as_ref(), &null)),
             pipe: start_theirs.as_fd(),
             cgroup,

@@ -38,7 +38,8 @@ impl Pod {
     }
 
     fn known(&self) -> Vec<Pid> {
-        let containers = self.containers.iter().filter_map(super::Container::alive);
+        let settled = self.containers.iter().filter(|c| !c.is_starting_outside());
+        let containers = settled.filter_map(super::Container::alive);
         let execs = self.execs.iter().filter_map(|exec| exec.pid);
         let launches = self.launches.iter().map(|launch| launch.pid);
         let init = self.namespaces.iter().filter_map(|namespaces| namespaces.init);

@@ -27,6 +27,8 @@ pub(super) struct Job {
     pub(super) create: Option<Vec<u8>>,
     #[prost(bytes = "vec", optional, tag = "2")]
     pub(super) exec: Option<Vec<u8>>,
+    #[prost(message, optional, tag = "3")]
+    pub(super) start: Option<v1::StartJob>,
 }
 
 /// What a launch is started with.

@@ -1,9 +1,11 @@
-//! Start: libcontainer's init waits at a socket for the word; then it execs, or says why it could not.
+//! Start: libcontainer's init waits at a socket for the word; then it execs, or says why it could not. What an outside runtime
+//! has made waits in that runtime's own way: a launch runs the runtime once more.
 
 use std::fs::File;
 use std::io;
-use std::os::fd::{AsRawFd, OwnedFd};
+use std::os::fd::{AsFd, AsRawFd, OwnedFd};
 use std::os::unix::fs::OpenOptionsExt;
+use std::time::Duration;
 
 use nix::errno::Errno;
 use nix::sys::socket::{
@@ -11,16 +13,20 @@ use nix::sys::socket::{
 };
 use wire::v1::envelope::Body;
 use wire::v1::failure::Kind;
-use wire::v1::{Failure, Started};
+use wire::v1::{Failure, StartJob, Started};
 
 use super::Pod;
+use super::launch::{Job, Start};
 use super::request::no_container;
 use crate::container::{Phase, StartNews, Ticket};
-use crate::failure::failure;
+use crate::failure::{At, failure};
 use crate::output::now;
 use crate::poll::Token;
+use crate::raw;
 
 const STAGE: &str = "start";
+/// For an outside runtime.
+const LIMIT: Duration = Duration::from_mins(1);
 /// In a directory of the container's id within its bundle, which is where libcontainer keeps its state.
 const SOCKET: &str = "notify.sock";
 /// What libcontainer's own client says; its server reads to the end and looks at nothing.
@@ -46,6 +52,10 @@ impl Pod {
                 ));
             }
         }
+        if !container.runtime.is_empty() {
+            let number = container.number;
+            return self.start_outside(ticket, number).map(|()| None);
+        }
         let directory = format!("{}/{id}", container.bundle);
         notify(&directory).map_err(|error| {
             let text = format_args!("waking the container at {directory}/{SOCKET}: {error}");
@@ -58,6 +68,56 @@ impl Pod {
             self.poll.read(&pipe.fd, Token::Start(number)).ok();
         }
         Ok(None)
+    }
+
+    fn start_outside(&mut self, ticket: Ticket, number: u32) -> Result<(), Failure> {
+        let Some(container) = self.container(number) else { return Err(no_container()) };
+        let job = StartJob {
+            container_id: container.id.clone(),
+            bundle: container.bundle.clone(),
+            runtime: container.runtime.clone(),
+        };
+        // Launch may answer at once.
+        container.phase = Phase::Starting(ticket);
+        let launched = self.launch_start(number, job);
+        if let Some(container) = self.container(number).filter(|_| launched.is_err()) {
+            container.phase = Phase::Created;
+        }
+        launched
+    }
+
+    fn launch_start(&mut self, number: u32, job: StartJob) -> Result<(), Failure> {
+        let null = raw::duplicate(&self.null).at(STAGE, "duplicating /dev/null")?;
+        self.launch(Start {
+            number,
+            job: Job { start: Some(job), ..Job::default() },
+            stdio: [null.as_fd(); 3],
+            pipe: null.as_fd(),
+            cgroup: None,
+            pid_namespace: None,
+            limit: Some(LIMIT),
+        })
+    }
+
+    /// The runtime has started the container, or said why not: then its process, which still waits, is of no use.
+    pub(super) fn started_outside(&mut self, number: u32, result: Result<(), Failure>) {
+        let Some(container) = self.container(number) else { return };
+        let Phase::Starting(ticket) = container.phase else { return };
+        container.phase = Phase::Running;
+        match result {
+            Ok(()) => {
+                let at = now();
+                container.started_at = Some(at);
+                self.answer(ticket, Body::Started(Started { at }), Vec::new());
+            }
+            Err(refusal) => {
+                container.start_error = Some(refusal.message.clone());
+                if let Some(pid) = container.alive() {
+                    raw::kill(pid, 9).ok();
+                }
+                self.refuse(ticket, refusal);
+            }
+        }
     }
 
     /// The pipe has something, or its other end was closed.

@@ -59,6 +59,8 @@ pub(crate) struct How<'a> {
     pub(crate) stdin: Stdin,
     pub(crate) target: &'a str,
     pub(crate) log: Log,
+    /// Empty: launch itself.
+    pub(crate) runtime: &'a str,
     pub(crate) deadline_ms: u32,
     pub(crate) cgroup: Option<BorrowedFd<'a>>,
 }
@@ -193,6 +195,7 @@ impl Rig {
             bundle: bundle.to_str().unwrap().to_owned(),
             spec: script.into(),
             deny_missing,
+            runtime: how.runtime.to_owned(),
             ..CreateJob::default()
         };
         let log = self.path(&format!("{id}.log"));

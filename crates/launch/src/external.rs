@@ -1,0 +1,261 @@
+//! A container that an OCI runtime of the host makes (runc, crun, youki): its root filesystem and sources are ours, all else is
+//! the runtime's, cgroups too.
+//!
+//! ```text
+//! OVER/rootfs, OVER/s/N   the overlay and the bind sources       OVER/carrier    config.json as the runtime gets it
+//! OVER/ns/KIND            the pod's namespaces                   OVER/dev        a user namespace's devices, to be bound
+//! OVER/b                  the bundle: config.json as exec reads it, and the runtime's state, which goes with it
+//! OVER/log, pid, console.sock    what the runtime tells
+//! ```
+//!
+//! The host's tree stays where it is, because a runtime needs its libraries, the cgroups and whatever else its maker thought of.
+//! OVER is the first directory on the way to the bundle that only root can enter, or the bundle: the root of a user namespace
+//! reaches everything in the staging root by path, and nothing of the host is hidden but Ferropod's own.
+//!
+//! An exec is none of the runtime's business: launch enters the container's namespaces as it enters its own. So a runtime whose
+//! containers are not processes in namespaces of the host (gVisor, virtual machines) is of no use here.
+
+mod report;
+mod spec;
+
+use std::fs::{self, File};
+use std::io::Write;
+use std::os::fd::AsFd;
+use std::os::unix::fs::PermissionsExt;
+use std::path::{Path, PathBuf};
+use std::process::{Command, ExitStatus};
+
+use libcontainer::oci_spec::runtime::Spec;
+use nix::mount::{MntFlags, umount2};
+use nix::unistd::getppid;
+use wire::v1;
+
+use crate::control::Answer;
+use crate::create::{own_stdio, settle, source, write};
+use crate::failure::{At, Failure, Kind};
+use crate::idmap::UserNamespace;
+use crate::rootfs::{self, Source};
+use crate::source::is_bind;
+use crate::{cgroups, device, raw, terminal, user};
+
+const STAGE: &str = "runtime";
+const PATH: &str = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin";
+/// The runtime's own directory within a bundle.
+const STATE: &str = "runtime";
+/// Its own mode guards what is in it.
+const PASSABLE: u32 = 0o711;
+const OTHERS_PASS: u32 = 0o001;
+
+/// Where a runtime finds things.
+struct Places {
+    /// What the staging root covers; all of it is below.
+    over: PathBuf,
+    /// The bundle as the host sees it, within the staging root.
+    bundle: PathBuf,
+}
+
+/// Has the job's runtime make its container. The process waits for [`start`].
+pub(crate) fn create(job: &v1::CreateJob) -> Result<Answer, Failure> {
+    let mut spec: Spec =
+        serde_json::from_slice(&job.spec).at(STAGE, || "reading the specification".into())?;
+    rootfs::separate()?;
+    let user_namespace = UserNamespace::of(&spec)?;
+    let mapped = user_namespace.as_ref();
+    let binds = spec.mounts().iter().flatten().filter(|mount| is_bind(mount));
+    let sources = binds.map(|mount| source(mount, job, mapped)).collect::<Result<Vec<_>, _>>()?;
+    if !covers_dev(&spec) {
+        device::add(&mut spec, job)?;
+    }
+    let places = stage(job, &sources, mapped)?;
+    drop(sources);
+    spec::bind_namespaces(&spec)?;
+    hide_named_hierarchies()?;
+    let root = rootfs::place("rootfs")?;
+    rootfs::refuse_links(&root)?;
+    let user = user::resolve(root.as_fd(), &job.user.clone().unwrap_or_default())?;
+    device::own(&mut spec, job, (user.uid, user.gid));
+    let process = settle(&mut spec, &user, job.set_home)?;
+    if let Some(mapped) = mapped {
+        mapped.ids.check(user.uid, user.gid, &user.groups)?;
+        mapped.devices(&spec, rootfs::place("dev")?.as_fd())?;
+    }
+    write(&format!("{}/config.json", places.bundle.display()), &spec)?;
+    let theirs = spec::of(&spec, &places.over, mapped.is_some())?;
+    write(&format!("{}/config.json", places.carrier().display()), &theirs)?;
+    leave_cgroup()?;
+    let console = process
+        .terminal()
+        .unwrap_or(false)
+        .then(|| terminal::listen(&places.console()))
+        .transpose()?;
+    if console.is_none() {
+        own_stdio(mapped.map_or(user.uid, |mapped| mapped.ids.user(user.uid)))?;
+    }
+    let pid = places.make(job, console.is_some())?;
+    let terminal = console.as_ref().map(terminal::receive).transpose()?;
+    let born = v1::Born { pid, uid: user.uid, gid: user.gid, groups: user.groups };
+    Ok(Answer { born, terminal })
+}
+
+/// Has the runtime start what it has made.
+pub(crate) fn start(job: &v1::StartJob) -> Result<Answer, Failure> {
+    let bundle = Path::new(&job.bundle);
+    let mut command = runtime(&job.runtime, bundle, &bundle.join("start.log"));
+    command.arg("start").arg(&job.container_id);
+    run(command, "start", &bundle.join("start.log"))
+        .map_err(|failure| Failure { stage: "start", ..failure })?;
+    Ok(Answer { born: v1::Born::default(), terminal: None })
+}
+
+impl Places {
+    /// Where the runtime finds its specification.
+    fn carrier(&self) -> PathBuf {
+        self.over.join("carrier")
+    }
+
+    fn console(&self) -> String {
+        self.over.join("console.sock").display().to_string()
+    }
+
+    fn make(&self, job: &v1::CreateJob, console: bool) -> Result<i32, Failure> {
+        let (log, pid_file) = (self.over.join("log"), self.over.join("pid"));
+        let mut command = runtime(&job.runtime, &self.bundle, &log);
+        command.arg("create").arg("--bundle").arg(self.carrier()).arg("--pid-file").arg(&pid_file);
+        if console {
+            command.arg("--console-socket").arg(self.console());
+        }
+        command.arg(&job.container_id);
+        run(command, "create", &log)?;
+        let text = fs::read_to_string(&pid_file)
+            .at(STAGE, || format!("reading the pid that {} wrote", job.runtime))?;
+        text.trim().parse().at(STAGE, || format!("reading the pid that {} wrote", job.runtime))
+    }
+}
+
+/// Without the environment of the daemon, and with a log that can be read.
+#[expect(clippy::disallowed_methods, reason = "this process has one thread and does nothing else")]
+fn runtime(path: &str, bundle: &Path, log: &Path) -> Command {
+    let mut command = Command::new(path);
+    command.env_clear().env("PATH", PATH).current_dir("/");
+    command.arg("--root").arg(bundle.join(STATE));
+    command.arg("--log").arg(log).args(["--log-format", "json"]);
+    command
+}
+
+fn run(mut command: Command, verb: &str, log: &Path) -> Result<(), Failure> {
+    let program = command.get_program().to_string_lossy().into_owned();
+    let ended = command.status().map_err(|error| {
+        let kind = match error.kind() {
+            std::io::ErrorKind::NotFound => Kind::NotFound,
+            _ => Kind::Internal,
+        };
+        Failure::new(STAGE, kind, format!("executing {program}: {error}"))
+    })?;
+    if ended.success() {
+        return Ok(());
+    }
+    let told = report::last_error(log).unwrap_or_else(|| how(ended));
+    Err(Failure::new(STAGE, Kind::Internal, format!("{program} {verb}: {told}")))
+}
+
+fn how(ended: ExitStatus) -> String {
+    format!("it ended with {ended} and wrote no error to its log")
+}
+
+/// Runtimes leave such a directory alone, and so there is no place for devices.
+fn covers_dev(spec: &Spec) -> bool {
+    let mut all = spec.mounts().iter().flatten();
+    all.any(|mount| is_bind(mount) && mount.destination() == "/dev")
+}
+
+/// Makes the staging root. It is attached below the bundle first, where nothing is that its parts come from.
+fn stage(
+    job: &v1::CreateJob,
+    sources: &[Source],
+    user: Option<&UserNamespace>,
+) -> Result<Places, Failure> {
+    let layers =
+        job.rootfs.as_ref().ok_or_else(|| Failure::invalid(STAGE, "the job has no rootfs"))?;
+    let state = Path::new(&job.bundle).join(STATE);
+    rootfs::make_dirs(&state.display().to_string(), PASSABLE)
+        .at(STAGE, || format!("making {}", state.display()))?;
+    let bundle = rootfs::private_clone(&job.bundle, false)?;
+    let over = covered(Path::new(&job.bundle))?;
+    let root = rootfs::stage(&job.bundle, layers, sources, user)?;
+    raw::attach(bundle.as_fd(), rootfs::place("b")?.as_fd())
+        .at(STAGE, || "attaching the bundle".into())?;
+    raw::attach(root.as_fd(), over.1.as_fd())
+        .at(STAGE, || format!("covering {}", over.0.display()))?;
+    Ok(Places { bundle: over.0.join("b"), over: over.0 })
+}
+
+/// The topmost directory on the way to the bundle that others than root cannot enter, else the bundle.
+fn covered(bundle: &Path) -> Result<(PathBuf, File), Failure> {
+    let mut way: Vec<&Path> = bundle.ancestors().collect();
+    way.reverse();
+    for dir in way {
+        let place = rootfs::place(&dir.display().to_string())?;
+        let meta = place.metadata().at(STAGE, || format!("looking at {}", dir.display()))?;
+        if dir == bundle || meta.permissions().mode() & OTHERS_PASS == 0 {
+            return Ok((dir.to_owned(), place));
+        }
+    }
+    Err(Failure::invalid(STAGE, "the bundle has no path"))
+}
+
+/// Runtimes join every hierarchy that they find. One without controllers limits nobody, and the daemon, which has no use for it,
+/// would leave the cgroup there.
+fn hide_named_hierarchies() -> Result<(), Failure> {
+    let table = fs::read_to_string("/proc/self/mountinfo")
+        .at(STAGE, || "reading the mount table".into())?;
+    for point in cgroups::named(&table) {
+        umount2(point, MntFlags::MNT_DETACH).at(STAGE, || format!("hiding {point}"))?;
+    }
+    Ok(())
+}
+
+/// On v2 this process was born in the container's cgroup, so that whoever ends it ends all of it, and runtimes refuse a cgroup
+/// that has processes: it goes where the shim is.
+fn leave_cgroup() -> Result<(), Failure> {
+    let shim = format!("/proc/{}/cgroup", getppid());
+    let table = fs::read_to_string(&shim).at(STAGE, || format!("reading {shim}"))?;
+    let Some(path) = only_unified(&table) else { return Ok(()) };
+    let procs = format!("/sys/fs/cgroup{path}/cgroup.procs");
+    let file = fs::OpenOptions::new().write(true).open(&procs);
+    file.and_then(|mut file| file.write_all(b"0")).at(STAGE, || format!("joining {procs}"))
+}
+
+/// The cgroup of a process on a node with one hierarchy.
+fn only_unified(table: &str) -> Option<&str> {
+    let mut lines = table.lines();
+    let path = lines.next()?.strip_prefix("0::")?;
+    lines.next().is_none().then_some(path)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn only_a_node_with_one_hierarchy_has_a_cgroup_to_go_to() {
+        assert_eq!(only_unified("0::/pod/shim\n"), Some("/pod/shim"));
+        assert_eq!(only_unified("2:memory:/pod\n0::/pod/shim\n"), None);
+        assert_eq!(only_unified(""), None);
+    }
+
+    #[test]
+    fn the_staging_root_covers_the_first_directory_that_others_cannot_enter() {
+        let dir = tempfile::tempdir().unwrap();
+        let bundle = dir.path().join("state/c/id");
+        fs::create_dir_all(&bundle).unwrap();
+        let mode = |path: &Path, mode| {
+            fs::set_permissions(path, fs::Permissions::from_mode(mode)).unwrap();
+        };
+        mode(dir.path(), 0o755);
+        assert_eq!(covered(&bundle).unwrap().0, bundle);
+        mode(&dir.path().join("state/c"), 0o700);
+        assert_eq!(covered(&bundle).unwrap().0, dir.path().join("state/c"));
+        mode(&dir.path().join("state"), 0o700);
+        assert_eq!(covered(&bundle).unwrap().0, dir.path().join("state"));
+    }
+}
