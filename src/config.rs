@@ -139,6 +139,7 @@ pub(crate) struct Runtime {
     pub(crate) capabilities: Vec<String>,
     /// Empty: the built-in one.
     pub(crate) seccomp_profile: PathBuf,
+    pub(crate) device_ownership_from_security_context: bool,
     /// The last counts most.
     pub(crate) cdi_spec_dirs: Vec<PathBuf>,
     pub(crate) rlimits: BTreeMap<String, String>,
@@ -356,6 +357,7 @@ impl Default for Runtime {
             shm_size: Size(64 << 20),
             capabilities: capabilities.map(str::to_owned).to_vec(),
             seccomp_profile: PathBuf::new(),
+            device_ownership_from_security_context: false,
             cdi_spec_dirs: ["/etc/cdi", "/var/run/cdi"].map(PathBuf::from).into(),
             rlimits: BTreeMap::from([("nofile".to_owned(), "1024:524288".to_owned())]),
             handlers: BTreeMap::new(),

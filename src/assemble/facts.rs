@@ -28,6 +28,7 @@ pub(super) fn gather(config: &Config, cgroups: &Cgroups) -> anyhow::Result<NodeF
         default_capabilities: config.runtime.capabilities.iter().map(|c| short_name(c)).collect(),
         rlimits: rlimits(config, may_raise)?,
         lowest_oom_score_adj: if may_raise { -1000 } else { own_oom_score_adj()? },
+        devices_to_user: config.runtime.device_ownership_from_security_context,
         hostname: line("/proc/sys/kernel/hostname")?,
         recursive_read_only: host::proc::kernel().is_some_and(|v| v >= RECURSIVE_READ_ONLY),
         no_user_namespaces: host::idmap::try_in(&config.root)

@@ -19,7 +19,14 @@ impl<W: World> Services<W> {
         request: cri::CreateContainerRequest,
     ) -> Answer<cri::CreateContainerResponse> {
         note("sandbox", &request.pod_sandbox_id);
-        let config = parse::container_config(&At::root("config"), request.config.as_ref())?;
+        let at = At::root("config");
+        let config = parse::container_config(&at, request.config.as_ref())?;
+        self.known_handler(&at.field("image"), &config.image)?;
+        for (index, mount) in config.mounts.iter().enumerate() {
+            if let Some(volume) = &mount.image {
+                self.known_handler(&at.field("mounts").item(index).field("image"), &volume.image)?;
+            }
+        }
         let sandbox = &request.pod_sandbox_id;
         let id = self.engine.create_container(sandbox, config).await.map_err(failed)?;
         note("container", &id);

@@ -41,12 +41,24 @@ impl<W: World> Services<W> {
         &self,
         request: cri::PullImageRequest,
     ) -> Answer<cri::PullImageResponse> {
-        let spec = parse::image(&At::root("image"), request.image.as_ref())?;
+        let at = At::root("image");
+        let spec = parse::image(&at, request.image.as_ref())?;
+        self.known_handler(&at, &spec)?;
         note("image", &spec.image);
         let auth = At::root("auth");
         let credentials = request.auth.map(|wire| parse::credentials(&auth, wire)).transpose()?;
         let id = self.bring(spec.image, credentials.unwrap_or_default()).await?;
         Ok(cri::PullImageResponse { image_ref: id.into() })
+    }
+
+    /// Every handler runs the same images, and one that is not there runs none.
+    pub(super) fn known_handler(
+        &self,
+        image: &At<'_>,
+        spec: &pod::config::ImageSpec,
+    ) -> Result<(), parse::Invalid> {
+        let at = image.field("runtime_handler");
+        parse::handler(&at, &spec.runtime_handler, &self.node.handlers).map(drop)
     }
 
     pub(super) async fn remove_image(

@@ -73,7 +73,13 @@ pub(crate) fn own(spec: &mut Spec, job: &v1::CreateJob, (uid, gid): (u32, u32)) 
     for (device, own) in job.devices.iter().filter_map(|d| Some((d, d.own.as_ref()?))) {
         let inside = Path::new(&device.container_path);
         for node in nodes.iter_mut().filter(|node| node.path().starts_with(inside)) {
-            node.set_uid(Some(own.uid.unwrap_or(uid))).set_gid(Some(own.gid.unwrap_or(gid)));
+            // Root needs no node of its own.
+            if let Some(uid) = own.uid.or((uid != 0).then_some(uid)) {
+                node.set_uid(Some(uid));
+            }
+            if let Some(gid) = own.gid.or((gid != 0).then_some(gid)) {
+                node.set_gid(Some(gid));
+            }
         }
     }
     linux.set_devices(Some(nodes));

@@ -124,7 +124,7 @@ fn devices(request: &Request<'_>) -> Vec<DeviceRequest> {
         } else {
             d.permissions.clone()
         },
-        own: None,
+        own: request.node.devices_to_user.then(OwnNode::default),
     };
     let asked = request.container.devices.iter().map(one);
     asked.chain(request.injected.nodes.iter().map(injected::device)).collect()

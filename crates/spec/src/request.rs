@@ -95,6 +95,8 @@ pub struct NodeFacts {
     pub recursive_read_only: bool,
     /// Why pods cannot have user namespaces of their own here, if they cannot.
     pub no_user_namespaces: Option<String>,
+    /// Devices belong to the container's user, not to whom the host gives them.
+    pub devices_to_user: bool,
     /// The node's name.
     pub hostname: String,
     /// The site's own JSON in place of the built-in `RuntimeDefault` profile.
@@ -115,6 +117,7 @@ impl Default for NodeFacts {
             hugetlb: true,
             recursive_read_only: true,
             no_user_namespaces: None,
+            devices_to_user: false,
             hostname: "localhost".to_owned(),
             default_seccomp: None,
         }
@@ -221,7 +224,7 @@ pub struct DeviceRequest {
     pub own: Option<OwnNode>,
 }
 
-/// A node that need not be the host's. What is not said here is the host's; owners are the container's user and group.
+/// A node that need not be the host's. What is not said here is the host's; owners are the container's user and group, unless that is root.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub struct OwnNode {
     /// Its kind (`c`, `b`, `u`, `p`), major and minor number.
