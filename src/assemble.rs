@@ -9,9 +9,11 @@
 //! | [`shims`], [`exec`], [`session`] | [`engine::world::Shims`]: processes, and clients at their ends |
 //! | [`meter`] | [`crate::cri::usage::Meter`]: what pods use |
 //! | [`facts`] | what the node is |
+//! | [`apparmor`] | profiles of containers |
 //!
 //! Blocking work goes to the blocking threads; nothing here decides.
 
+pub(crate) mod apparmor;
 pub(crate) mod exec;
 pub(crate) mod facts;
 pub(crate) mod host;
@@ -57,6 +59,7 @@ pub(crate) struct Rooms {
     pub(crate) programs: Programs,
     pub(crate) shims: shims::Held,
     pub(crate) kept: meter::Kept,
+    pub(crate) apparmor: apparmor::Apparmor,
 }
 
 impl std::ops::Deref for Node {
@@ -89,6 +92,7 @@ pub(crate) async fn assemble(config: &Config) -> anyhow::Result<Ferropod> {
         programs,
         shims: shims::Held::default(),
         kept: meter::Kept::default(),
+        apparmor: apparmor::Apparmor::new(&config.runtime.apparmor_profile),
     }));
     recover(config, node).await
 }

@@ -7,6 +7,7 @@ use crate::config::Config;
 
 mod cgroup;
 mod kernel;
+mod modules;
 mod node;
 
 /// How much a finding matters.
@@ -51,6 +52,7 @@ pub(crate) fn warn_of_network(config: &Config) {
 
 fn all(config: &Config) -> Vec<Finding> {
     let mut findings = kernel::findings();
+    findings.extend(modules::findings(config));
     findings.extend(cgroup::findings(config));
     findings.extend(node::findings(config));
     findings

@@ -137,6 +137,9 @@ pub(crate) struct Runtime {
     pub(crate) capabilities: Vec<String>,
     /// Empty: the built-in one.
     pub(crate) seccomp_profile: PathBuf,
+    /// Empty: ours.
+    pub(crate) apparmor_profile: String,
+    pub(crate) selinux: bool,
     pub(crate) rlimits: BTreeMap<String, String>,
 }
 
@@ -349,6 +352,8 @@ impl Default for Runtime {
             shm_size: Size(64 << 20),
             capabilities: capabilities.map(str::to_owned).to_vec(),
             seccomp_profile: PathBuf::new(),
+            apparmor_profile: String::new(),
+            selinux: true,
             rlimits: BTreeMap::from([("nofile".to_owned(), "1024:524288".to_owned())]),
         }
     }

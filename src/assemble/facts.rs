@@ -5,6 +5,7 @@ use std::path::Path;
 
 use anyhow::Context;
 use host::cgroup::{Cgroups, Layout};
+use spec::selinux::Contexts;
 use spec::{CgroupLayout, NodeFacts, Rlimit};
 
 use crate::config::Config;
@@ -34,6 +35,8 @@ pub(super) fn gather(config: &Config, cgroups: &Cgroups) -> anyhow::Result<NodeF
             .err()
             .map(|error| engine::record::chain(&error)),
         default_seccomp: default_seccomp(config)?,
+        apparmor: host::apparmor::enabled(),
+        selinux: selinux(config)?,
         bounding,
     })
 }
@@ -110,6 +113,14 @@ fn default_seccomp(config: &Config) -> anyhow::Result<Option<String>> {
     let json = std::fs::read_to_string(path).with_context(at)?;
     serde_json::from_str::<serde_json::Value>(&json).with_context(at)?;
     Ok(Some(json))
+}
+
+fn selinux(config: &Config) -> anyhow::Result<Option<Contexts>> {
+    if !config.runtime.selinux || !host::selinux::enabled() {
+        return Ok(None);
+    }
+    let found = host::selinux::container_contexts().context("runtime.selinux")?;
+    Ok(found.map(|found| Contexts { process: found.process, file: found.file }))
 }
 
 fn line(path: &str) -> anyhow::Result<String> {

@@ -12,6 +12,7 @@ use names::{ContainerId, Kind, SandboxId};
 use pod::config::{NamespaceMode, Resources, SandboxConfig};
 use pod::step::Fault;
 use pod::{Claim, Container, Sandbox, Time};
+use spec::apparmor::Wanted;
 use spec::{NodeFacts, Place};
 
 use super::place::text;
@@ -69,6 +70,10 @@ impl Host for Node {
     async fn seccomp_profile(&self, path: &str) -> Result<String, Fault> {
         let owned = path.to_owned();
         in_time(path, move || read_profile(&owned)).await
+    }
+
+    async fn apparmor(&self, wanted: Wanted) -> Result<Option<String>, Fault> {
+        self.apparmor.have(wanted).await
     }
 
     async fn establish(&self, sandbox: &Sandbox, claim: &Claim) -> Result<(), Fault> {
@@ -182,10 +187,13 @@ impl Node {
             }
             Claim::Shm if sandbox.config.namespaces.ipc == NamespaceMode::Node => Ok(()),
             Claim::Shm => {
+                let label = spec::selinux::shared(sandbox, &self.facts);
+                let label = label.map_err(|e| fault(e.kind(), &e))?;
                 let made = shm::mount(
                     &self.places.shm(&sandbox.id),
                     self.shm_size,
                     owner(&sandbox.config),
+                    label.as_deref(),
                 );
                 made.map_err(|e| fault(e.kind(), &e))
             }

@@ -392,6 +392,7 @@ fn create_job(node: &Node, order: &CreateOrder) -> Result<v1::CreateJob, Fault> 
             lower: order.pinned.layers.clone(),
             upper: text(&node.places.upper(id)),
             work: text(&node.places.work(id)),
+            label: order.built.mount_label.clone().unwrap_or_default(),
         }),
         user: Some(v1::User {
             image_user: user.image_user,
@@ -407,6 +408,7 @@ fn create_job(node: &Node, order: &CreateOrder) -> Result<v1::CreateJob, Fault> 
         set_home: true,
         devices: devices.collect(),
         all_devices: order.built.all_devices,
+        relabel: order.built.relabel.clone(),
     })
 }
 

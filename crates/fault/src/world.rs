@@ -130,6 +130,10 @@ impl Host for FakeWorld {
         Err(Fault::new(Kind::NotFound, format!("{path}: the model has no profiles")))
     }
 
+    async fn apparmor(&self, wanted: spec::apparmor::Wanted) -> Result<Option<String>, Fault> {
+        Err(Fault::new(Kind::NotFound, format!("{wanted:?}: the model has no profiles")))
+    }
+
     async fn establish(&self, sandbox: &Sandbox, claim: &Claim) -> Result<(), Fault> {
         self.effect(claim.name(), |node| node.establish(sandbox, claim)).await
     }

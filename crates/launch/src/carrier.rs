@@ -87,7 +87,9 @@ fn process(true_process: &Process) -> Result<Process, Failure> {
         .set_no_new_privileges(None)
         .set_rlimits(None)
         .set_oom_score_adj(None)
+        // Ours too: its way is by the container's /proc, and it knows no SELinux.
         .set_apparmor_profile(None)
+        .set_selinux_label(None)
         .set_cwd(PathBuf::from("/"))
         // With HOME it does not read the image's passwd.
         .set_env(Some(vec!["PATH=/".to_owned(), "HOME=/".to_owned()]));

@@ -18,13 +18,14 @@ use crate::control::Answer;
 use crate::executor::LastSteps;
 use crate::failure::{At, Failure, Kind, chain};
 use crate::idmap::{Ids, UserNamespace};
+use crate::label::Labels;
 use crate::late::Late;
 use crate::privileges::{Privileges, raise_limits};
 use crate::program::Program;
 use crate::rootfs::{self, BUNDLE, CARRIER, Source};
 use crate::trace::{self, Causes};
 use crate::user::{self, Resolved};
-use crate::{cgroups, device, seccomp, source, terminal};
+use crate::{cgroups, device, label, seccomp, source, terminal};
 
 const STAGE: &str = "spec";
 
@@ -42,6 +43,7 @@ pub(crate) fn create(job: &v1::CreateJob, start: Option<OwnedFd>) -> Result<Answ
     let user_namespace = UserNamespace::of(&spec)?;
     let mapped = user_namespace.as_ref();
     let (sources, late) = sources(&spec, &job.deny_missing, mapped)?;
+    label::relabel(&job.relabel, &rootfs.label)?;
     if late.is_empty() {
         device::add(&mut spec, job)?;
     }
@@ -67,7 +69,7 @@ pub(crate) fn create(job: &v1::CreateJob, start: Option<OwnedFd>) -> Result<Answ
     write(&format!("{CARRIER}/config.json"), &carrier(&spec, owner)?)?;
     let steps = LastSteps {
         program: program(&process)?,
-        privileges: Privileges::of(&process, filter),
+        privileges: Privileges::of(&process, filter, Labels::of(&process)?),
         cwd: process.cwd().display().to_string(),
         uid: user.uid,
         terminal: process.terminal().unwrap_or(false),

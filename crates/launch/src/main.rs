@@ -12,7 +12,7 @@
 //! * [`idmap`]: what a user namespace adds to it;
 //! * [`user`], [`directory`]: what only the image's files can tell;
 //! * [`carrier`], [`executor`], [`trace`]: living with libcontainer;
-//! * [`privileges`], [`seccomp`], [`program`], [`terminal`]: the last steps, the same for both jobs;
+//! * [`privileges`], [`seccomp`], [`label`], [`program`], [`terminal`]: the last steps, the same for both jobs;
 //! * [`control`], [`failure`]: the words to the shim; [`raw`]: system calls.
 //!
 //! Nobody depends on this crate, and nothing here outlives it: libcontainer changes its caller (dumpable flag, oom score,
@@ -42,9 +42,8 @@
 //! * An exec's answer comes after execve, so that the client learns of a missing program by an error.
 //! * `start` carries `stage\0message` of a container whose program could not be executed; the process then exits with
 //!   127 (not found), 126 (not executable) or 128.
-//!
-//! # Seams
-//! AppArmor and SELinux labels belong into `executor` and `exec`, before the filter.
+//! * AppArmor profiles and SELinux labels are asked for through a /proc that was opened on the host, for the container's may be
+//!   a volume that only looks like one (CVE-2019-16884).
 
 mod carrier;
 mod cgroups;
@@ -56,6 +55,7 @@ mod exec;
 mod executor;
 mod failure;
 mod idmap;
+mod label;
 mod late;
 mod privileges;
 mod program;

@@ -182,12 +182,20 @@ fn overlay(rootfs: &v1::Rootfs) -> std::io::Result<OwnedFd> {
     }
     raw::fs_set(context.as_fd(), c"upperdir", &text(&rootfs.upper)?)?;
     raw::fs_set(context.as_fd(), c"workdir", &text(&rootfs.work)?)?;
+    if !rootfs.label.is_empty() {
+        raw::fs_set(context.as_fd(), c"context", &text(&rootfs.label)?)?;
+    }
     raw::fs_mount(context.as_fd())
 }
 
 fn mount_overlay_by_options(rootfs: &v1::Rootfs, at: &str) -> Result<(), Failure> {
+    // In quotes, for the commas of its categories.
+    let label = match rootfs.label.as_str() {
+        "" => String::new(),
+        label => format!(",context=\"{label}\""),
+    };
     let options = format!(
-        "lowerdir={},upperdir={},workdir={}",
+        "lowerdir={},upperdir={},workdir={}{label}",
         rootfs.lower.join(":"),
         rootfs.upper,
         rootfs.work

@@ -6,6 +6,7 @@
 //! * `capabilities`: the five sets;
 //! * `limits`: cgroup resources, rlimits, oom score;
 //! * `seccomp` and `profile`: `RuntimeDefault`, `Localhost`;
+//! * [`apparmor`]: which profile; [`selinux`]: which labels;
 //! * `confine`: namespaces, masked and read-only paths.
 //!
 //! It may not depend on nix, files, the clock or libcontainer: it decides, so that every rule can be tested as a table.
@@ -21,11 +22,15 @@
 //! * A pod with a user namespace and the node's network gets the node's sysfs bound: a sysfs of one's own takes a network of
 //!   one's own. What such a pod mounts cannot reach the node, so Bidirectional is refused.
 //!
+//! * AppArmor's `RuntimeDefault` has no effect on a kernel without it, but a profile that was named is refused: who names one
+//!   relies on it. SELinux options have no effect without SELinux: a kubelet sends a pod's options to every node, those without
+//!   it among them, and the peers ignore them there too.
+//!
 //! # Seams
-//! AppArmor adds a profile name in `process`; SELinux
-//! labels in `process` and `confine`; CDI edits and image volumes in `mounts`.
+//! CDI edits and image volumes go into `mounts`.
 #![forbid(unsafe_code)]
 
+pub mod apparmor;
 mod capabilities;
 mod confine;
 mod limits;
@@ -34,6 +39,7 @@ mod process;
 mod profile;
 pub mod request;
 mod seccomp;
+pub mod selinux;
 
 use std::collections::HashMap;
 
@@ -67,6 +73,8 @@ pub fn build(request: &Request<'_>) -> Result<Built, BuildError> {
         stop_signal: process::stop_signal(request)?,
         devices: devices(request),
         all_devices: request.container.security.privileged,
+        mount_label: selinux::mount(request)?,
+        relabel: selinux::relabel(request),
     })
 }
 

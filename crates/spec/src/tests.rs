@@ -10,6 +10,7 @@ use proptest::prelude::*;
 use super::*;
 
 mod confine;
+mod modules;
 mod mounts;
 mod process;
 
@@ -20,6 +21,8 @@ struct Case {
     node: NodeFacts,
     place: Place,
     localhost: Option<String>,
+    apparmor: Option<String>,
+    level: Option<String>,
 }
 
 impl Case {
@@ -38,6 +41,8 @@ impl Case {
                 ..Place::default()
             },
             localhost: None,
+            apparmor: None,
+            level: None,
         }
     }
 
@@ -51,6 +56,8 @@ impl Case {
             node: &self.node,
             place: &self.place,
             localhost_profile: self.localhost.as_deref(),
+            apparmor: self.apparmor.as_deref(),
+            level: self.level.as_deref(),
         })
     }
 

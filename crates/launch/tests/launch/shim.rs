@@ -94,6 +94,7 @@ pub(crate) struct Case {
     pub(crate) layers: PathBuf,
     pub(crate) deny_missing: Vec<String>,
     pub(crate) localhost: Option<String>,
+    pub(crate) apparmor: Option<String>,
     /// The pod's own, with their numbers in launch.
     pub(crate) namespaces: Vec<(OwnedFd, i32)>,
 }
@@ -181,6 +182,7 @@ impl Case {
             layers,
             deny_missing: vec![],
             localhost: None,
+            apparmor: None,
             namespaces: vec![],
             dir,
         }
@@ -205,6 +207,8 @@ impl Case {
             node: &self.node,
             place: &self.place,
             localhost_profile: self.localhost.as_deref(),
+            apparmor: self.apparmor.as_deref(),
+            level: None,
         })
         .unwrap()
     }
@@ -233,6 +237,7 @@ impl Case {
                 lower: self.lower.clone(),
                 upper: self.path("upper"),
                 work: self.path("work"),
+                label: built.mount_label.clone().unwrap_or_default(),
             }),
             user: Some(user),
             seccomp_cache: self.path("cache"),
@@ -240,6 +245,7 @@ impl Case {
             set_home: true,
             devices: built.devices.iter().map(device).collect(),
             all_devices: built.all_devices,
+            relabel: built.relabel,
         }
     }
 
