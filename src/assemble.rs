@@ -94,6 +94,7 @@ pub(crate) async fn assemble(config: &Config) -> anyhow::Result<Ferropod> {
         kept: meter::Kept::default(),
         apparmor: apparmor::Apparmor::new(&config.runtime.apparmor_profile),
     }));
+    tokio::spawn(apparmor::prepare(node.clone()));
     recover(config, node).await
 }
 

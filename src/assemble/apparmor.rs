@@ -7,7 +7,7 @@ use pod::step::Fault;
 use spec::apparmor::Wanted;
 use tracing::warn;
 
-use super::fault;
+use super::{Node, fault};
 
 const FIELD: &str = "config.linux.security_context.apparmor";
 
@@ -62,5 +62,14 @@ impl Apparmor {
             Some(site) => self.profiles.named(site).await.map(|()| site.clone()),
             None => self.profiles.ours().await.map(|()| DEFAULT.to_owned()),
         }
+    }
+}
+
+/// Loads the default profile beside the daemon's start, and tells then already when it cannot be had: the first container
+/// shall not wait for a compiler.
+pub(super) async fn prepare(node: Node) {
+    if node.facts.apparmor {
+        // Who asks for it is told again.
+        drop(node.apparmor.have(Wanted::Default { asked: false }).await);
     }
 }

@@ -34,7 +34,7 @@ fn apparmor(config: &Config) -> Finding {
             "no apparmor_parser to load the default profile with: containers run without one",
             "install the package apparmor",
         ),
-        Ok(false) => Finding::good(SUBJECT, format!("{ours} is loaded with the first container")),
+        Ok(false) => Finding::good(SUBJECT, format!("{ours} is loaded when the daemon starts")),
     }
 }
 

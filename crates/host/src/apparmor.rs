@@ -1,8 +1,8 @@
 //! AppArmor: which profiles the kernel holds, and our default one made and loaded.
 //!
 //! The kernel takes compiled profiles only, so that of ours goes through `apparmor_parser`, which a node with AppArmor has. It
-//! is loaded at the first need, once by every daemon, because a newer one may bring other rules; and again when it has gone:
-//! `aa-remove-unknown` and a restart of the node's AppArmor service drop what is in none of their files.
+//! is loaded once by every daemon, because a newer one may bring other rules; and again when it has gone: `aa-remove-unknown`
+//! drops what is in none of the node's files.
 
 use std::fs::File;
 use std::io::{self, Read};
