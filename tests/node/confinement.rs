@@ -89,6 +89,11 @@ fn selinux_options_label_where_there_is_selinux_and_else_nothing() {
     let current = node.crictl(&["exec", "-s", &id, "sh", "-c", CURRENT]);
     assert_eq!(current.contains(":s0:c7,c9"), has_selinux(), "{current}");
     assert_eq!(node.status(&id)["mounts"][0]["selinuxRelabel"], true);
+    if has_selinux() {
+        let unknown = json!({"selinux_options": {"type": "nobody_knows_t"}});
+        let said = node.create_refused(&pod, &secured(&unknown));
+        assert!(said.contains("InvalidArgument") && said.contains(":nobody_knows_t:"), "{said}");
+    }
     let wrong = json!({"selinux_options": {"type": "a:b"}});
     let said = node.create_refused(&pod, &secured(&wrong));
     assert!(said.contains("InvalidArgument"), "{said}");

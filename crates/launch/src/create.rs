@@ -43,7 +43,7 @@ pub(crate) fn create(job: &v1::CreateJob, start: Option<OwnedFd>) -> Result<Answ
     let user_namespace = UserNamespace::of(&spec)?;
     let mapped = user_namespace.as_ref();
     let (sources, late) = sources(&spec, &job.deny_missing, mapped)?;
-    label::relabel(&job.relabel, &rootfs.label)?;
+    label::prepare(&spec, &job.relabel)?;
     if late.is_empty() {
         device::add(&mut spec, job)?;
     }

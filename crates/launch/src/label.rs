@@ -6,7 +6,7 @@ use std::io::{self, ErrorKind, Write};
 use std::os::fd::{AsFd, OwnedFd};
 use std::rc::Rc;
 
-use libcontainer::oci_spec::runtime::Process;
+use libcontainer::oci_spec::runtime::{Process, Spec};
 
 use crate::failure::{At, Failure};
 use crate::raw;
@@ -16,6 +16,8 @@ mod files;
 
 const APPARMOR: &str = "apparmor";
 const SELINUX: &str = "selinux";
+/// What is written here is held against the policy.
+const CONTEXT: &str = "/sys/fs/selinux/context";
 
 /// The names, and a /proc that nobody but the host's root has made.
 #[derive(Debug, Clone, Default)]
@@ -70,10 +72,28 @@ impl Labels {
     }
 }
 
-/// Gives files of the host a label, with all below them. Those that have it already are left alone.
-pub(crate) fn relabel(paths: &[String], label: &str) -> Result<(), Failure> {
-    if label.is_empty() {
-        return Ok(());
+/// Gives files of the host the container's label, with all below them; those that have it already are left alone. To be called
+/// while /sys is the host's.
+pub(crate) fn prepare(spec: &Spec, paths: &[String]) -> Result<(), Failure> {
+    if let Some(label) =
+        spec.process().as_ref().and_then(|process| process.selinux_label().as_ref())
+    {
+        known(label)?;
     }
+    let Some(label) = spec.linux().as_ref().and_then(|linux| linux.mount_label().as_ref()) else {
+        return Ok(());
+    };
+    known(label)?;
     paths.iter().try_for_each(|path| files::relabel(path, label))
+}
+
+/// The policy says whether a label can be: a file would take one that is nothing to it.
+fn known(label: &str) -> Result<(), Failure> {
+    let asked = fs::OpenOptions::new().write(true).open(CONTEXT);
+    match asked.and_then(|mut file| file.write_all(label.as_bytes())) {
+        Err(e) if e.kind() == ErrorKind::InvalidInput => {
+            Err(Failure::invalid(SELINUX, format!("the policy knows no label {label}")))
+        }
+        asked => asked.at(SELINUX, || format!("asking for the label {label}")),
+    }
 }
