@@ -9,7 +9,7 @@
 //! | [`shims`], [`exec`], [`session`] | [`engine::world::Shims`]: processes, and clients at their ends |
 //! | [`meter`] | [`crate::cri::usage::Meter`]: what pods use |
 //! | [`facts`] | what the node is |
-//! | [`apparmor`] | profiles of containers |
+//! | [`apparmor`], [`selinux`] | profiles and labels of containers |
 //!
 //! Blocking work goes to the blocking threads; nothing here decides.
 
@@ -21,6 +21,7 @@ pub(crate) mod images;
 pub(crate) mod meter;
 pub(crate) mod network;
 pub(crate) mod place;
+mod selinux;
 mod session;
 pub(crate) mod shims;
 

@@ -5,9 +5,9 @@ use std::path::Path;
 
 use anyhow::Context;
 use host::cgroup::{Cgroups, Layout};
-use spec::selinux::Contexts;
 use spec::{CgroupLayout, NodeFacts, Rlimit};
 
+use super::selinux;
 use crate::config::Config;
 
 /// Recursive read-only mounts came with `mount_setattr`, in Linux 5.12.
@@ -36,7 +36,7 @@ pub(super) fn gather(config: &Config, cgroups: &Cgroups) -> anyhow::Result<NodeF
             .map(|error| engine::record::chain(&error)),
         default_seccomp: default_seccomp(config)?,
         apparmor: host::apparmor::enabled(),
-        selinux: selinux(config)?,
+        selinux: selinux::contexts(config)?,
         bounding,
     })
 }
@@ -113,14 +113,6 @@ fn default_seccomp(config: &Config) -> anyhow::Result<Option<String>> {
     let json = std::fs::read_to_string(path).with_context(at)?;
     serde_json::from_str::<serde_json::Value>(&json).with_context(at)?;
     Ok(Some(json))
-}
-
-fn selinux(config: &Config) -> anyhow::Result<Option<Contexts>> {
-    if !config.runtime.selinux || !host::selinux::enabled() {
-        return Ok(None);
-    }
-    let found = host::selinux::container_contexts().context("runtime.selinux")?;
-    Ok(found.map(|found| Contexts { process: found.process, file: found.file }))
 }
 
 fn line(path: &str) -> anyhow::Result<String> {

@@ -268,7 +268,9 @@ impl Shim for LiveShim {
     async fn open_namespaces(&self, sandbox: &Sandbox) -> Result<i32, Fault> {
         let own = |mode| mode == NamespaceMode::Pod;
         let wanted = &sandbox.config.namespaces;
+        let label = spec::selinux::shared(sandbox, &self.node.facts);
         let request = v1::OpenNamespaces {
+            label: label.map_err(|e| fault(e.kind(), &e))?.unwrap_or_default(),
             net: own(wanted.network),
             ipc: own(wanted.ipc),
             uts: own(wanted.network),
