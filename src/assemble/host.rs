@@ -85,9 +85,11 @@ impl Host for Node {
         let dir = self.places.pod(&sandbox.id);
         let (hostname, addresses) = (self.hostname(&sandbox.config), addresses.to_vec());
         let (dns, owner) = (sandbox.config.dns.clone(), owner(&sandbox.config));
+        let node = self.clone();
         blocking(move || {
             let told = files::write_pod_files(&dir, &hostname, &addresses, dns.as_ref());
-            told.and_then(|files| files.give(owner)).map_err(|e| fault(e.kind(), &e))
+            told.and_then(|files| files.give(owner, node.file_label()))
+                .map_err(|e| fault(e.kind(), &e))
         })
         .await
     }
@@ -168,6 +170,11 @@ impl Node {
         if own { self.facts.hostname.clone() } else { config.hostname.clone() }
     }
 
+    /// Without categories: of a pod's containers each may have a level of its own, and all of them have these files.
+    fn file_label(&self) -> Option<&str> {
+        self.facts.selinux.as_ref().map(|contexts| contexts.file.as_str())
+    }
+
     /// A container's cgroup.
     pub(crate) fn container_cgroup(
         &self,
@@ -206,7 +213,7 @@ impl Node {
         let config = &sandbox.config;
         let dir = self.places.pod(&sandbox.id);
         files::write_pod_files(&dir, &self.hostname(config), &[], config.dns.as_ref())
-            .and_then(|files| files.give(owner(config)))
+            .and_then(|files| files.give(owner(config), self.file_label()))
             .map_err(|e| fault(e.kind(), &e))?;
         // For the sweep: who finds this directory without a record can still release the cgroup.
         let cgroup = sandbox.plan.cgroup().unwrap_or_default();

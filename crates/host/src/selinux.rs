@@ -92,7 +92,7 @@ pub fn make_labelled(dir: &Path, label: &str) -> Result<(), FsError> {
     Ok(())
 }
 
-fn set_label(path: &Path, label: &str) -> Result<(), FsError> {
+pub(crate) fn set_label(path: &Path, label: &str) -> Result<(), FsError> {
     let failed = FsError::at("label", path);
     let set = raw::c_string(path.as_os_str().as_bytes()).and_then(|name| {
         let mut held = [0; 512];

@@ -62,18 +62,15 @@ fn file(contexts: &Contexts, level: &str) -> Result<String, BuildError> {
     Ok(format!("{user}:{role}:{kind}:{level}"))
 }
 
-/// What is given the files' label before it is mounted: the pod's own files, and the volumes whose mounts ask for it.
+/// Volumes that are given the files' label before they are mounted: those whose mounts ask for it. A privileged container
+/// may use them as they are.
 pub(crate) fn relabel(request: &Request<'_>) -> Vec<String> {
-    if request.node.selinux.is_none() {
+    if request.node.selinux.is_none() || request.container.security.privileged {
         return Vec::new();
     }
-    let place = request.place;
-    let own = [&place.hostname, &place.hosts, &place.resolv_conf];
-    // A privileged container may use them as they are.
-    let asks = |relabel: bool| relabel && !request.container.security.privileged;
-    let volumes = request.container.mounts.iter().filter(|mount| asks(mount.selinux_relabel));
-    let all = own.into_iter().chain(volumes.map(|mount| &mount.host_path));
-    all.filter(|path| !path.is_empty()).cloned().collect()
+    let volumes = request.container.mounts.iter().filter(|mount| mount.selinux_relabel);
+    let paths = volumes.map(|mount| mount.host_path.clone());
+    paths.filter(|path| !path.is_empty()).collect()
 }
 
 /// A container that names nothing has what its sandbox names.
