@@ -93,7 +93,7 @@ impl Parts {
     ) -> Result<(), Failure> {
         mount(None::<&str>, "/", None::<&str>, MsFlags::MS_REC | MsFlags::MS_SLAVE, None::<&str>)
             .at(STAGE, || "cutting the mount namespace off".into())?;
-        let root = tmpfs()?;
+        let root = tmpfs(&rootfs.label)?;
         for name in DIRECTORIES {
             mkdirat(Some(raw::shown(&root)), name, Mode::from_bits_truncate(0o755))
                 .at(STAGE, || format!("making {} in the staging root", name.to_string_lossy()))?;
@@ -138,11 +138,15 @@ pub(crate) fn place(path: &str) -> Result<File, Failure> {
         .at(STAGE, || format!("opening {path}"))
 }
 
-fn tmpfs() -> Result<OwnedFd, Failure> {
+/// With a label, for the devices that are made in it.
+fn tmpfs(label: &str) -> Result<OwnedFd, Failure> {
     let doing = || "making the staging root".to_owned();
     let context = raw::fs_open(c"tmpfs").at(STAGE, doing)?;
     raw::fs_set(context.as_fd(), c"mode", c"755").at(STAGE, doing)?;
     raw::fs_set(context.as_fd(), c"size", c"16m").at(STAGE, doing)?;
+    if !label.is_empty() {
+        raw::fs_set(context.as_fd(), c"context", &c_path(label)?).at(STAGE, doing)?;
+    }
     raw::fs_mount(context.as_fd()).at(STAGE, doing)
 }
 
