@@ -11,9 +11,11 @@
 //! | [`cdi`] | what vendors' files say of devices |
 //! | [`facts`] | what the node is |
 //! | [`handlers`] | outside OCI runtimes, and what each can do |
+//! | [`apparmor`], [`selinux`] | profiles and labels of containers |
 //!
 //! Blocking work goes to the blocking threads; nothing here decides.
 
+pub(crate) mod apparmor;
 mod cdi;
 pub(crate) mod exec;
 pub(crate) mod facts;
@@ -23,6 +25,7 @@ pub(crate) mod images;
 pub(crate) mod meter;
 pub(crate) mod network;
 pub(crate) mod place;
+mod selinux;
 mod session;
 pub(crate) mod shims;
 
@@ -63,6 +66,7 @@ pub(crate) struct Rooms {
     pub(crate) handlers: handlers::Handlers,
     pub(crate) shims: shims::Held,
     pub(crate) kept: meter::Kept,
+    pub(crate) apparmor: apparmor::Apparmor,
 }
 
 impl std::ops::Deref for Node {
@@ -98,7 +102,9 @@ pub(crate) async fn assemble(config: &Config) -> anyhow::Result<Ferropod> {
         handlers,
         shims: shims::Held::default(),
         kept: meter::Kept::default(),
+        apparmor: apparmor::Apparmor::new(&config.runtime.apparmor_profile),
     }));
+    tokio::spawn(apparmor::prepare(node.clone()));
     recover(config, node).await
 }
 

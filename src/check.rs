@@ -8,6 +8,7 @@ use crate::config::Config;
 mod cgroup;
 mod handlers;
 mod kernel;
+mod modules;
 mod node;
 
 /// How much a finding matters.
@@ -52,6 +53,7 @@ pub(crate) fn warn_of_network(config: &Config) {
 
 fn all(config: &Config) -> Vec<Finding> {
     let mut findings = kernel::findings();
+    findings.extend(modules::findings(config));
     findings.extend(cgroup::findings(config));
     findings.extend(node::findings(config));
     findings

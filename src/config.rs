@@ -142,6 +142,9 @@ pub(crate) struct Runtime {
     pub(crate) device_ownership_from_security_context: bool,
     /// The last counts most.
     pub(crate) cdi_spec_dirs: Vec<PathBuf>,
+    /// Empty: ours.
+    pub(crate) apparmor_profile: String,
+    pub(crate) selinux: bool,
     pub(crate) rlimits: BTreeMap<String, String>,
     /// By the name that pods ask for.
     pub(crate) handlers: BTreeMap<String, Handler>,
@@ -359,6 +362,8 @@ impl Default for Runtime {
             seccomp_profile: PathBuf::new(),
             device_ownership_from_security_context: false,
             cdi_spec_dirs: ["/etc/cdi", "/var/run/cdi"].map(PathBuf::from).into(),
+            apparmor_profile: String::new(),
+            selinux: true,
             rlimits: BTreeMap::from([("nofile".to_owned(), "1024:524288".to_owned())]),
             handlers: BTreeMap::new(),
         }

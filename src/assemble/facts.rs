@@ -7,6 +7,7 @@ use anyhow::Context;
 use host::cgroup::{Cgroups, Layout};
 use spec::{CgroupLayout, NodeFacts, Rlimit};
 
+use super::selinux;
 use crate::config::Config;
 
 /// Recursive read-only mounts came with `mount_setattr`, in Linux 5.12.
@@ -35,6 +36,8 @@ pub(super) fn gather(config: &Config, cgroups: &Cgroups) -> anyhow::Result<NodeF
             .err()
             .map(|error| engine::record::chain(&error)),
         default_seccomp: default_seccomp(config)?,
+        apparmor: host::apparmor::enabled(),
+        selinux: selinux::contexts(config)?,
         bounding,
     })
 }

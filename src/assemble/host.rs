@@ -12,6 +12,7 @@ use names::{ContainerId, Kind, SandboxId};
 use pod::config::{NamespaceMode, Resources, SandboxConfig};
 use pod::step::Fault;
 use pod::{Claim, Container, Sandbox, Time};
+use spec::apparmor::Wanted;
 use spec::{NodeFacts, Place};
 
 use super::place::text;
@@ -77,6 +78,10 @@ impl Host for Node {
         in_time(path, move || read_profile(&owned)).await
     }
 
+    async fn apparmor(&self, wanted: Wanted) -> Result<Option<String>, Fault> {
+        self.apparmor.have(wanted).await
+    }
+
     async fn establish(&self, sandbox: &Sandbox, claim: &Claim) -> Result<(), Fault> {
         let (node, sandbox, claim) = (self.clone(), sandbox.clone(), claim.clone());
         blocking(move || node.establish_blocking(&sandbox, &claim)).await
@@ -86,9 +91,11 @@ impl Host for Node {
         let dir = self.places.pod(&sandbox.id);
         let (hostname, addresses) = (self.hostname(&sandbox.config), addresses.to_vec());
         let (dns, owner) = (sandbox.config.dns.clone(), owner(&sandbox.config));
+        let node = self.clone();
         blocking(move || {
             let told = files::write_pod_files(&dir, &hostname, &addresses, dns.as_ref());
-            told.and_then(|files| files.give(owner)).map_err(|e| fault(e.kind(), &e))
+            told.and_then(|files| files.give(owner, node.file_label()))
+                .map_err(|e| fault(e.kind(), &e))
         })
         .await
     }
@@ -177,6 +184,11 @@ impl Node {
         if own { self.facts.hostname.clone() } else { config.hostname.clone() }
     }
 
+    /// Without categories: of a pod's containers each may have a level of its own, and all of them have these files.
+    fn file_label(&self) -> Option<&str> {
+        self.facts.selinux.as_ref().map(|contexts| contexts.file.as_str())
+    }
+
     /// A container's cgroup.
     pub(crate) fn container_cgroup(
         &self,
@@ -196,10 +208,13 @@ impl Node {
             }
             Claim::Shm if sandbox.config.namespaces.ipc == NamespaceMode::Node => Ok(()),
             Claim::Shm => {
+                let label = spec::selinux::shared(sandbox, &self.facts);
+                let label = label.map_err(|e| fault(e.kind(), &e))?;
                 let made = shm::mount(
                     &self.places.shm(&sandbox.id),
                     self.shm_size,
                     owner(&sandbox.config),
+                    label.as_deref(),
                 );
                 made.map_err(|e| fault(e.kind(), &e))
             }
@@ -212,7 +227,7 @@ impl Node {
         let config = &sandbox.config;
         let dir = self.places.pod(&sandbox.id);
         files::write_pod_files(&dir, &self.hostname(config), &[], config.dns.as_ref())
-            .and_then(|files| files.give(owner(config)))
+            .and_then(|files| files.give(owner(config), self.file_label()))
             .map_err(|e| fault(e.kind(), &e))?;
         // For the sweep: who finds this directory without a record can still release the cgroup.
         let cgroup = sandbox.plan.cgroup().unwrap_or_default();

@@ -268,7 +268,9 @@ impl Shim for LiveShim {
     async fn open_namespaces(&self, sandbox: &Sandbox) -> Result<i32, Fault> {
         let own = |mode| mode == NamespaceMode::Pod;
         let wanted = &sandbox.config.namespaces;
+        let label = spec::selinux::shared(sandbox, &self.node.facts);
         let request = v1::OpenNamespaces {
+            label: label.map_err(|e| fault(e.kind(), &e))?.unwrap_or_default(),
             net: own(wanted.network),
             ipc: own(wanted.ipc),
             uts: own(wanted.network),
@@ -395,6 +397,7 @@ fn create_job(node: &Node, order: &CreateOrder, runtime: String) -> Result<v1::C
             lower: order.pinned.layers.clone(),
             upper: text(&node.places.upper(id)),
             work: text(&node.places.work(id)),
+            label: order.built.mount_label.clone().unwrap_or_default(),
         }),
         user: Some(v1::User {
             image_user: user.image_user,
@@ -412,6 +415,7 @@ fn create_job(node: &Node, order: &CreateOrder, runtime: String) -> Result<v1::C
         all_devices: order.built.all_devices,
         image_volumes: image_volumes(order),
         runtime,
+        relabel: order.built.relabel.clone(),
     })
 }
 

@@ -14,7 +14,7 @@
 //! | 2021-32760, 2025-47290, rp3h-jf77-q9p4 (unpacking) | crates/image/src/tests/hostile.rs |
 //! | 2021-41103, 2024-25621 (directories open to all) | inside: `no_other_user_of_the_host…` |
 //! | 2021-41190 (manifest or index) | crates/image: `manifest::parse` |
-//! | 2021-43816 (relabelling) | nothing is relabelled: `selinux_relabel` is left to a node with SELinux |
+//! | 2021-43816 (relabelling) | crates/launch: `label::files`; images name no volumes of the host |
 //! | 2022-23648 (VOLUME of an image) | images: `volumes_that_an_image_names…` |
 //! | 2022-24769, 2022-27652, 2022-29162, crun 2022-27650, youki 2025-27612 (inheritable sets) | inside: `no_capability_is_inheritable…` |
 //! | 2022-24778 (encrypted images) | not applicable: encrypted layers are not supported |

@@ -13,6 +13,8 @@ mod channels;
 #[cfg(test)]
 mod cni;
 #[cfg(test)]
+mod confinement;
+#[cfg(test)]
 mod debug;
 #[cfg(test)]
 mod devices;

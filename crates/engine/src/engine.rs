@@ -242,6 +242,12 @@ impl<W: World> Engine<W> {
             [] => spec::Edits::default(),
             names => world.cdi_edits(names).await?,
         };
+        let wanted = spec::apparmor::wanted(&config.security, world.facts())
+            .map_err(|error| Fault::new(error.kind(), error.to_string()))?;
+        let apparmor = match wanted {
+            Some(wanted) => world.apparmor(wanted).await?,
+            None => None,
+        };
         let place = world.place(sandbox, id);
         let built = spec::build(&spec::Request {
             sandbox: &sandbox.config,
@@ -253,6 +259,8 @@ impl<W: World> Engine<W> {
             place: &place,
             localhost_profile: localhost_profile.as_deref(),
             injected: &injected,
+            apparmor: apparmor.as_deref(),
+            level: sandbox.level.as_deref(),
         })
         .map_err(|error| EngineError::Failed(Fault::new(error.kind(), error.to_string())))?;
         let container = Container {

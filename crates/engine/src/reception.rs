@@ -93,7 +93,9 @@ fn plan<W: World>(parts: &Arc<Parts<W>>, config: SandboxConfig) -> Result<Sandbo
         created_at: world.now(),
         phase: SandboxPhase::Creating,
         plan: Plan::default(),
+        level: None,
     };
+    sandbox.level = level(parts, &sandbox);
     let network = world.plan(&sandbox)?;
     let pin = network.is_some().then(|| pod::plan::netns_pin(&id));
     let claims = [
@@ -106,4 +108,14 @@ fn plan<W: World>(parts: &Arc<Parts<W>>, config: SandboxConfig) -> Result<Sandbo
     let network = network.map(|intent| Claim::Network { intent });
     sandbox.plan = Plan(claims.into_iter().chain(network).collect());
     Ok(sandbox)
+}
+
+/// Taken for as long as the sandbox has a record: only one sandbox at a time is planned.
+fn level<W: World>(parts: &Arc<Parts<W>>, sandbox: &Sandbox) -> Option<String> {
+    parts.world.facts().selinux.as_ref()?;
+    let entries = parts.views.entries();
+    let taken = |level: &str| {
+        entries.values().any(|entry| entry.pod.sandbox.level.as_deref() == Some(level))
+    };
+    Some(spec::selinux::free_level(&sandbox.id, taken))
 }

@@ -40,6 +40,8 @@ pub trait Host: Send + Sync + 'static {
     fn cdi_edits(&self, names: &[String]) -> impl Doing<spec::Edits>;
     /// The JSON of a `Localhost` seccomp profile.
     fn seccomp_profile(&self, path: &str) -> impl Doing<String>;
+    /// The name of an AppArmor profile that is loaded now; `None`: it cannot be had, and nobody insists on it.
+    fn apparmor(&self, wanted: spec::apparmor::Wanted) -> impl Doing<Option<String>>;
     /// Makes one of `Files`, `Cgroup`, `Shm` hold.
     fn establish(&self, sandbox: &Sandbox, claim: &Claim) -> impl Doing<()>;
     /// Writes the files that tell a sandbox's addresses.

@@ -33,9 +33,13 @@ struct Memory {
 }
 
 impl FakeWorld {
-    /// A new daemon on the node.
+    /// A new daemon on the node, which has SELinux: pods have levels to be remembered.
     pub fn new(node: SharedNode, fuel: Arc<Fuel>) -> Self {
-        Self { node, fuel, facts: Arc::default(), memory: Arc::default() }
+        let context = |kind: &str| format!("u:r:{kind}:s0");
+        let contexts =
+            spec::selinux::Contexts { process: context("process"), file: context("file") };
+        let facts = spec::NodeFacts { selinux: Some(contexts), ..spec::NodeFacts::default() };
+        Self { node, fuel, facts: Arc::new(facts), memory: Arc::default() }
     }
 
     /// What this daemon holds in memory: images by container, addresses by intent.
@@ -132,6 +136,10 @@ impl Host for FakeWorld {
 
     async fn seccomp_profile(&self, path: &str) -> Result<String, Fault> {
         Err(Fault::new(Kind::NotFound, format!("{path}: the model has no profiles")))
+    }
+
+    async fn apparmor(&self, wanted: spec::apparmor::Wanted) -> Result<Option<String>, Fault> {
+        Err(Fault::new(Kind::NotFound, format!("{wanted:?}: the model has no profiles")))
     }
 
     async fn establish(&self, sandbox: &Sandbox, claim: &Claim) -> Result<(), Fault> {

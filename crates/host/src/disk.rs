@@ -191,7 +191,7 @@ mod tests {
         let before = usage(&top, u64::MAX).unwrap();
         assert_eq!((before.inodes, before.partial), (5, false));
         assert!(before.bytes >= 100_000 && before.bytes < 200_000, "{before:?}");
-        crate::shm::mount(&top.join("m"), 1 << 20, (0, 0)).unwrap();
+        crate::shm::mount(&top.join("m"), 1 << 20, (0, 0), None).unwrap();
         replace(&top.join("m/f"), &[1; 4096], 0o600).unwrap();
         let with_mount = usage(&top, u64::MAX).unwrap();
         assert_eq!(mount_point(&top.join("m/f")).unwrap(), top.join("m").canonicalize().unwrap());

@@ -12,6 +12,7 @@
 //! | [`shm`] | a pod's `/dev/shm` |
 //! | [`idmap`] | whether user namespaces of pods go here |
 //! | [`files`] | files replaced whole, a pod's hostname, hosts and resolv.conf, directory trees |
+//! | [`apparmor`], [`selinux`] | what the kernel's security modules have for containers |
 //! | [`seal`] | the shim and launch programs, where no container can write them |
 //! | [`spawn`] | shims as processes |
 //! | [`shim`] | the client of a shim's socket |
@@ -20,7 +21,8 @@
 //! | [`code`] | pages of code that only the start needed |
 //!
 //! It may not depend on `engine`, `ledger` or tonic: it knows neither what was promised nor who asked. Of `pod` it uses
-//! only configuration types. tokio is here for readiness of the shim's socket, of connections into pods and of systemd's answers;
+//! only configuration types. tokio is here for readiness of the shim's socket, of connections into pods and of systemd's answers,
+//! and to wait for `apparmor_parser`;
 //! everything else blocks, and says so.
 //!
 //! # Decisions
@@ -29,6 +31,7 @@
 //!   call, and on v2 writes every controller at every level; so it is given our own list of mounts through its `Hierarchy`
 //!   trait, and the unified hierarchy is made here.
 
+pub mod apparmor;
 pub mod cgroup;
 pub mod code;
 pub mod dial;
@@ -41,6 +44,7 @@ pub mod proc;
 #[expect(unsafe_code, reason = "the fence: system calls that nix does not wrap")]
 mod raw;
 pub mod seal;
+pub mod selinux;
 pub mod shim;
 pub mod shm;
 pub mod spawn;

@@ -74,6 +74,22 @@ pub(crate) fn fsconfig_set(fs: BorrowedFd<'_>, key: &CStr, value: &CStr) -> io::
     checked(result).map(drop)
 }
 
+/// Reads an extended attribute: its length.
+pub(crate) fn get_xattr(path: &CStr, name: &CStr, value: &mut [u8]) -> io::Result<usize> {
+    let room = value.as_mut_ptr().cast();
+    // SAFETY: both names are C strings, and room has the length given.
+    let length = unsafe { libc::lgetxattr(path.as_ptr(), name.as_ptr(), room, value.len()) };
+    usize::try_from(length).map_err(|_| io::Error::last_os_error())
+}
+
+/// Sets an extended attribute.
+pub(crate) fn set_xattr(path: &CStr, name: &CStr, value: &[u8]) -> io::Result<()> {
+    let from = value.as_ptr().cast();
+    // SAFETY: both names are C strings, and value is read to the length given.
+    let set = unsafe { libc::lsetxattr(path.as_ptr(), name.as_ptr(), from, value.len(), 0) };
+    checked(set.into()).map(drop)
+}
+
 /// Makes the file system.
 pub(crate) fn fsconfig_create(fs: BorrowedFd<'_>) -> io::Result<()> {
     let none = std::ptr::null::<libc::c_char>();

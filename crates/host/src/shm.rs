@@ -34,12 +34,22 @@ impl ShmError {
 }
 
 /// Mounts a tmpfs of this size and this user's and group's, mode 1777, at this directory, which is made. What is mounted there
-/// already stays.
-pub fn mount(dir: &Path, size: u64, owner: (u32, u32)) -> Result<(), ShmError> {
-    attach(dir, size, owner).map_err(|source| ShmError { size, source })
+/// already stays. With a label, that is what SELinux knows all its files by.
+pub fn mount(
+    dir: &Path,
+    size: u64,
+    owner: (u32, u32),
+    label: Option<&str>,
+) -> Result<(), ShmError> {
+    attach(dir, size, owner, label).map_err(|source| ShmError { size, source })
 }
 
-fn attach(dir: &Path, size: u64, (uid, gid): (u32, u32)) -> Result<(), FsError> {
+fn attach(
+    dir: &Path,
+    size: u64,
+    (uid, gid): (u32, u32),
+    label: Option<&str>,
+) -> Result<(), FsError> {
     fs::create_dir_all(dir).map_err(FsError::at("make", dir))?;
     if proc::is_mount_point(dir)? {
         return Ok(());
@@ -54,6 +64,10 @@ fn attach(dir: &Path, size: u64, (uid, gid): (u32, u32)) -> Result<(), FsError> 
     for (key, id) in [(c"uid", uid), (c"gid", gid)] {
         let id = raw::c_string(id.to_string()).map_err(step("name the owner of the tmpfs for"))?;
         raw::fsconfig_set(fs.as_fd(), key, &id).map_err(step("give an owner to the tmpfs for"))?;
+    }
+    if let Some(label) = label {
+        let label = raw::c_string(label).map_err(step("label the tmpfs for"))?;
+        raw::fsconfig_set(fs.as_fd(), c"context", &label).map_err(step("label the tmpfs for"))?;
     }
     raw::fsconfig_create(fs.as_fd()).map_err(step("make the tmpfs for"))?;
     let mount = raw::fsmount(fs.as_fd(), ATTRIBUTES).map_err(step("make a mount for"))?;
@@ -96,8 +110,8 @@ mod tests {
     fn a_pods_shm_is_a_bounded_tmpfs_for_all_and_goes_with_what_is_in_it() {
         let root = tempfile::tempdir().unwrap();
         let dir = root.path().join("pod/shm");
-        mount(&dir, 1 << 20, (70_000, 80_000)).unwrap();
-        mount(&dir, 1 << 20, (0, 0)).unwrap();
+        mount(&dir, 1 << 20, (70_000, 80_000), None).unwrap();
+        mount(&dir, 1 << 20, (0, 0), None).unwrap();
         assert_eq!(list(root.path()).unwrap(), std::slice::from_ref(&dir), "mounted once");
         let meta = fs::metadata(&dir).unwrap();
         assert_eq!((meta.mode() & 0o7777, meta.uid(), meta.gid()), (0o1777, 70_000, 80_000));

@@ -51,12 +51,18 @@ pub(crate) fn carrier(spec: &Spec, owner: CgroupOwner) -> Result<Spec, Failure> 
     if late {
         mounts.extend(own_dev()?);
     }
+    if let Some(label) = spec.linux().as_ref().and_then(|l| l.mount_label().as_deref()) {
+        for mount in &mut mounts {
+            take_label(mount, label);
+        }
+    }
     carrier.set_mounts(Some(mounts)).set_hooks(None);
     if let Some(root) = carrier.root_mut() {
         root.set_path(PathBuf::from(ROOTFS));
     }
     if let Some(linux) = carrier.linux_mut() {
-        linux.set_seccomp(None);
+        // It would label file systems that are one for many mounts, which the kernel refuses.
+        linux.set_seccomp(None).set_mount_label(None);
         if owner == CgroupOwner::Launch {
             linux.set_resources(None);
         }
@@ -64,6 +70,13 @@ pub(crate) fn carrier(spec: &Spec, owner: CgroupOwner) -> Result<Spec, Failure> 
     let process = carrier.process().as_ref().map(process).transpose()?;
     carrier.set_process(process);
     Ok(carrier)
+}
+
+/// SELinux takes a label for a file system that is new with its mount, and in a user namespace for these only.
+fn take_label(mount: &mut Mount, label: &str) {
+    if matches!(mount.typ().as_deref(), Some("tmpfs" | "devpts")) {
+        mount.options_mut().get_or_insert_default().push(format!("context={label}"));
+    }
 }
 
 fn process(true_process: &Process) -> Result<Process, Failure> {
@@ -87,7 +100,9 @@ fn process(true_process: &Process) -> Result<Process, Failure> {
         .set_no_new_privileges(None)
         .set_rlimits(None)
         .set_oom_score_adj(None)
+        // Ours too: its way is by the container's /proc, and it knows no SELinux.
         .set_apparmor_profile(None)
+        .set_selinux_label(None)
         .set_cwd(PathBuf::from("/"))
         // With HOME it does not read the image's passwd.
         .set_env(Some(vec!["PATH=/".to_owned(), "HOME=/".to_owned()]));

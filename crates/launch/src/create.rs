@@ -18,6 +18,7 @@ use crate::control::Answer;
 use crate::executor::LastSteps;
 use crate::failure::{At, Failure, Kind, chain};
 use crate::idmap::{Ids, UserNamespace};
+use crate::label::Labels;
 use crate::late::Late;
 use crate::privileges::{Privileges, raise_limits};
 use crate::program::Program;
@@ -25,7 +26,7 @@ use crate::rootfs::{self, BUNDLE, CARRIER, Content, Source};
 use crate::trace::{self, Causes};
 use crate::user::{self, Resolved};
 use crate::volume::Volume;
-use crate::{cgroups, device, links, seccomp, source, terminal};
+use crate::{cgroups, device, label, links, seccomp, source, terminal};
 
 const STAGE: &str = "spec";
 
@@ -44,6 +45,7 @@ pub(crate) fn create(job: &v1::CreateJob, start: Option<OwnedFd>) -> Result<Answ
     let user_namespace = UserNamespace::of(&spec)?;
     let mapped = user_namespace.as_ref();
     let (sources, late) = sources(&spec, job, mapped)?;
+    label::prepare(&spec, &job.relabel)?;
     if late.is_empty() {
         device::add(&mut spec, job)?;
     }
@@ -72,7 +74,7 @@ pub(crate) fn create(job: &v1::CreateJob, start: Option<OwnedFd>) -> Result<Answ
     write(&format!("{CARRIER}/config.json"), &carrier)?;
     let steps = LastSteps {
         program: program(&process)?,
-        privileges: Privileges::of(&process, filter),
+        privileges: Privileges::of(&process, filter, Labels::of(&process)?),
         cwd: process.cwd().display().to_string(),
         uid: user.uid,
         terminal: process.terminal().unwrap_or(false),

@@ -15,6 +15,7 @@ use crate::control::Answer;
 use crate::create::{own_pipe, set_oom_score};
 use crate::failure::{At, Failure, Kind};
 use crate::idmap::Ids;
+use crate::label::Labels;
 use crate::privileges::{Privileges, raise_limits};
 use crate::program::Program;
 use crate::{cgroups, directory, raw, seccomp, terminal};
@@ -51,6 +52,8 @@ pub(crate) fn exec(job: &v1::ExecJob) -> Result<Answer, Failure> {
     if !job.tty {
         own_stdio(ids.map_or(uid, |ids| ids.user(uid)))?;
     }
+    // From the host's /proc: the container's may be a volume.
+    let labels = Labels::of(&process)?;
     enter(job.pid)?;
     if ids.is_some() {
         become_root()?;
@@ -67,7 +70,7 @@ pub(crate) fn exec(job: &v1::ExecJob) -> Result<Answer, Failure> {
             process.args().as_deref().unwrap_or_default(),
             process.env().as_deref().unwrap_or_default(),
         )?,
-        privileges: Privileges::of(&process, filter),
+        privileges: Privileges::of(&process, filter, labels),
         cwd: process.cwd().display().to_string(),
         terminal: slave,
         told,

@@ -36,7 +36,7 @@ use crate::failure::{At, Failure, Kind};
 use crate::idmap::UserNamespace;
 use crate::rootfs::{self, Source};
 use crate::source::is_bind;
-use crate::{cgroups, device, raw, terminal, user};
+use crate::{cgroups, device, label, raw, terminal, user};
 
 const STAGE: &str = "runtime";
 const PATH: &str = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin";
@@ -63,6 +63,7 @@ pub(crate) fn create(job: &v1::CreateJob) -> Result<Answer, Failure> {
     let mapped = user_namespace.as_ref();
     let binds = spec.mounts().iter().flatten().filter(|mount| is_bind(mount));
     let sources = binds.map(|mount| source(mount, job, mapped)).collect::<Result<Vec<_>, _>>()?;
+    label::prepare(&spec, &job.relabel)?;
     if !covers_dev(&spec) {
         device::add(&mut spec, job)?;
     }

@@ -15,7 +15,7 @@
 //! * [`volume`]: images as volumes; [`idmap`]: what a user namespace adds to it;
 //! * [`user`], [`directory`]: what only the image's files can tell;
 //! * [`carrier`], [`executor`], [`trace`]: living with libcontainer;
-//! * [`privileges`], [`seccomp`], [`program`], [`terminal`]: the last steps, the same for both jobs;
+//! * [`privileges`], [`seccomp`], [`label`], [`program`], [`terminal`]: the last steps, the same for both jobs;
 //! * [`control`], [`failure`]: the words to the shim; [`raw`]: system calls.
 //!
 //! Nobody depends on this crate, and nothing here outlives it: libcontainer changes its caller (dumpable flag, oom score,
@@ -55,9 +55,8 @@
 //!   127 (not found), 126 (not executable) or 128.
 //! * An outside runtime makes and joins the cgroups itself, at the same paths, in the hierarchies with controllers and the unified
 //!   one only: others are hidden from it. It looks the executable up when it creates, so that a missing one fails the creation.
-//!
-//! # Seams
-//! AppArmor and SELinux labels belong into `executor` and `exec`, before the filter.
+//! * AppArmor profiles and SELinux labels are asked for through a /proc that was opened on the host, for the container's may be
+//!   a volume that only looks like one (CVE-2019-16884).
 
 mod carrier;
 mod cgroups;
@@ -70,6 +69,7 @@ mod executor;
 mod external;
 mod failure;
 mod idmap;
+mod label;
 mod late;
 mod links;
 mod privileges;

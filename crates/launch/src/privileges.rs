@@ -12,6 +12,7 @@ use libcontainer::oci_spec::runtime::{
 use nix::sys::resource::{Resource, getrlimit, setrlimit};
 
 use crate::failure::{At, Failure};
+use crate::label::Labels;
 use crate::raw;
 use crate::seccomp::Program;
 
@@ -31,11 +32,12 @@ pub(crate) struct Privileges {
     no_new_privs: bool,
     rlimits: Vec<PosixRlimit>,
     filter: Option<Program>,
+    labels: Labels,
 }
 
 impl Privileges {
     /// What a specification's process asks for.
-    pub(crate) fn of(process: &Process, filter: Option<Program>) -> Self {
+    pub(crate) fn of(process: &Process, filter: Option<Program>, labels: Labels) -> Self {
         let user = process.user();
         let none = LinuxCapabilities::default();
         let (caps, given) = match process.capabilities() {
@@ -56,6 +58,7 @@ impl Privileges {
             no_new_privs: process.no_new_privileges().unwrap_or(false),
             rlimits: process.rlimits().clone().unwrap_or_default(),
             filter,
+            labels,
         }
     }
 
@@ -72,6 +75,8 @@ impl Privileges {
             raw::prctl(libc::PR_SET_NO_NEW_PRIVS, 1, 0)
                 .at(STAGE, || "setting no_new_privs".into())?;
         }
+        // With the last ids, for the kernel wants those who opened the file; before a filter that may forbid it.
+        self.labels.hold_from_execve()?;
         self.keep_capabilities()
     }
 

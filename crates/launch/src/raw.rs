@@ -231,6 +231,22 @@ pub(crate) fn open_below(
     })
 }
 
+/// Reads an extended attribute: its length.
+pub(crate) fn get_xattr(path: &CStr, name: &CStr, value: &mut [u8]) -> io::Result<usize> {
+    let room = value.as_mut_ptr().cast();
+    // SAFETY: both names are C strings, and room has the length given.
+    let length = unsafe { libc::getxattr(path.as_ptr(), name.as_ptr(), room, value.len()) };
+    usize::try_from(length).map_err(|_| io::Error::last_os_error())
+}
+
+/// Sets an extended attribute.
+pub(crate) fn set_xattr(path: &CStr, name: &CStr, value: &[u8]) -> io::Result<()> {
+    let from = value.as_ptr().cast();
+    // SAFETY: both names are C strings, and value is read to the length given.
+    let set = unsafe { libc::setxattr(path.as_ptr(), name.as_ptr(), from, value.len(), 0) };
+    done(set.into()).map(drop)
+}
+
 /// The mount id of what `fd` is.
 pub(crate) fn mount_id(fd: BorrowedFd<'_>) -> io::Result<u64> {
     const STATX_MNT_ID: libc::c_uint = 0x1000;

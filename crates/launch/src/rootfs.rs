@@ -125,7 +125,7 @@ pub(crate) fn stage(
 ) -> Result<OwnedFd, Failure> {
     mount(None::<&str>, "/", None::<&str>, MsFlags::MS_REC | MsFlags::MS_SLAVE, None::<&str>)
         .at(STAGE, || "cutting the mount namespace off".into())?;
-    let root = tmpfs()?;
+    let root = tmpfs(&rootfs.label)?;
     for name in DIRECTORIES {
         mkdirat(Some(raw::shown(&root)), name, Mode::from_bits_truncate(0o755))
             .at(STAGE, || format!("making {} in the staging root", name.to_string_lossy()))?;
@@ -133,7 +133,7 @@ pub(crate) fn stage(
     let over = place(over)?;
     raw::attach(root.as_fd(), over.as_fd()).at(STAGE, || "attaching the staging root".into())?;
     mount_overlay(rootfs, &root, user)?;
-    let images = images(sources, &root)?;
+    let images = images(sources, &root, &rootfs.label)?;
     fchdir(raw::shown(&root)).at(STAGE, || "entering the staging root".into())?;
     for (index, (source, image)) in sources.iter().zip(&images).enumerate() {
         attach_source(index, source, image.as_ref())?;
@@ -147,10 +147,14 @@ pub(crate) fn staged(index: usize) -> String {
 }
 
 /// The image volumes among the sources, in the directory of the layers.
-fn images(sources: &[Source], root: &OwnedFd) -> Result<Vec<Option<OwnedFd>>, Failure> {
+fn images(
+    sources: &[Source],
+    root: &OwnedFd,
+    label: &str,
+) -> Result<Vec<Option<OwnedFd>>, Failure> {
     let one = |(index, source): (usize, &Source)| match &source.mount {
         Content::Host(_) => Ok(None),
-        Content::Image(volume) => volume.make(index, root).map(Some),
+        Content::Image(volume) => volume.make(index, root, label).map(Some),
     };
     sources.iter().enumerate().map(one).collect()
 }
@@ -174,11 +178,15 @@ pub(crate) fn place(path: &str) -> Result<File, Failure> {
         .at(STAGE, || format!("opening {path}"))
 }
 
-fn tmpfs() -> Result<OwnedFd, Failure> {
+/// With a label, for the devices that are made in it.
+fn tmpfs(label: &str) -> Result<OwnedFd, Failure> {
     let doing = || "making the staging root".to_owned();
     let context = raw::fs_open(c"tmpfs").at(STAGE, doing)?;
     raw::fs_set(context.as_fd(), c"mode", c"755").at(STAGE, doing)?;
     raw::fs_set(context.as_fd(), c"size", c"16m").at(STAGE, doing)?;
+    if !label.is_empty() {
+        raw::fs_set(context.as_fd(), c"context", &c_path(label)?).at(STAGE, doing)?;
+    }
     raw::fs_mount(context.as_fd()).at(STAGE, doing)
 }
 
@@ -199,7 +207,7 @@ fn mount_overlay(
     chdir(layers.as_str()).at(STAGE, || format!("entering {layers}"))?;
     let at = format!("/proc/self/fd/{}/rootfs", raw::shown(root));
     let own = [(c"upperdir", rootfs.upper.as_str()), (c"workdir", &rootfs.work)];
-    let overlay = match overlay(&rootfs.lower, Some(own)) {
+    let overlay = match overlay(&rootfs.lower, &own, &rootfs.label) {
         Err(e) if e.raw_os_error() == Some(libc::EINVAL) => {
             return mount_overlay_by_options(rootfs, &at);
         }
@@ -210,25 +218,36 @@ fn mount_overlay(
     raw::attach(overlay.as_fd(), place(&at)?.as_fd()).at(STAGE, || "attaching the overlay".into())
 }
 
-/// Layer by layer, as kernels from 6.7 on take it. Without directories of its own it is read-only.
+/// Layer by layer, as kernels from 6.7 on take it. Without directories of its own it is read-only;
+/// with a label it has that one throughout.
 pub(crate) fn overlay(
     lower: &[String],
-    own: Option<[(&CStr, &str); 2]>,
+    own: &[(&CStr, &str)],
+    label: &str,
 ) -> std::io::Result<OwnedFd> {
     let text = |s: &str| CString::new(s).map_err(std::io::Error::other);
     let context = raw::fs_open(c"overlay")?;
     for layer in lower {
         raw::fs_set(context.as_fd(), c"lowerdir+", &text(layer)?)?;
     }
-    for (key, dir) in own.into_iter().flatten() {
+    for (key, dir) in own {
         raw::fs_set(context.as_fd(), key, &text(dir)?)?;
+    }
+    if !label.is_empty() {
+        raw::fs_set(context.as_fd(), c"context", &text(label)?)?;
     }
     raw::fs_mount(context.as_fd())
 }
 
+/// A label as a mount option: in quotes, for the commas of its categories.
+pub(crate) fn context(label: &str) -> String {
+    if label.is_empty() { String::new() } else { format!(",context=\"{label}\"") }
+}
+
 fn mount_overlay_by_options(rootfs: &v1::Rootfs, at: &str) -> Result<(), Failure> {
+    let label = context(&rootfs.label);
     let options = format!(
-        "lowerdir={},upperdir={},workdir={}",
+        "lowerdir={},upperdir={},workdir={}{label}",
         rootfs.lower.join(":"),
         rootfs.upper,
         rootfs.work

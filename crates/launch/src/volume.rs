@@ -45,8 +45,13 @@ impl Volume {
     }
 
     /// Makes it, attached nowhere. The current directory is that of the layers.
-    pub(crate) fn make(&self, index: usize, root: &OwnedFd) -> Result<OwnedFd, Failure> {
-        let content = self.directory(self.overlay(index, root)?)?;
+    pub(crate) fn make(
+        &self,
+        index: usize,
+        root: &OwnedFd,
+        label: &str,
+    ) -> Result<OwnedFd, Failure> {
+        let content = self.directory(self.overlay(index, root, label)?)?;
         let doing = || format!("mounting {}", self.name());
         let clone = raw::clone_tree(content.as_fd(), c"", false).at(STAGE, doing)?;
         let attr = MountAttr {
@@ -84,7 +89,7 @@ impl Volume {
         })
     }
 
-    fn overlay(&self, index: usize, root: &OwnedFd) -> Result<OwnedFd, Failure> {
+    fn overlay(&self, index: usize, root: &OwnedFd, label: &str) -> Result<OwnedFd, Failure> {
         let empty = format!("/proc/self/fd/{}/{}", raw::shown(root), EMPTY.to_string_lossy());
         let lower = [self.order.lower.as_slice(), &[empty]].concat();
         if lower.len() < 2 {
@@ -95,10 +100,10 @@ impl Volume {
         let bits = Mode::from_bits_truncate(0o755);
         mkdirat(Some(raw::shown(root)), name.as_str(), bits).at(STAGE, doing)?;
         let at = format!("/proc/self/fd/{}/{name}", raw::shown(root));
-        match rootfs::overlay(&lower, None) {
+        match rootfs::overlay(&lower, &[], label) {
             // A kernel before 6.7.
             Err(e) if e.raw_os_error() == Some(libc::EINVAL) => {
-                let options = format!("lowerdir={}", lower.join(":"));
+                let options = format!("lowerdir={}{}", lower.join(":"), rootfs::context(label));
                 let flags = MsFlags::MS_RDONLY;
                 mount(Some("overlay"), at.as_str(), Some("overlay"), flags, Some(options.as_str()))
                     .at(STAGE, doing)?;

@@ -171,6 +171,12 @@ pub struct SandboxSecurity {
     pub supplemental_groups: Vec<u32>,
     /// Kept, and compared.
     pub seccomp: Option<SecurityProfile>,
+    /// Kept, and compared.
+    #[serde(default)]
+    pub apparmor: Option<SecurityProfile>,
+    /// What containers are labelled with that ask for nothing else.
+    #[serde(default)]
+    pub selinux: Option<SelinuxOptions>,
 }
 
 /// Which profile of a security module.
@@ -180,8 +186,21 @@ pub enum SecurityProfile {
     RuntimeDefault,
     /// None.
     Unconfined,
-    /// A file on the node (seccomp: an absolute path).
+    /// One of the node's: seccomp's is a file (an absolute path), AppArmor's the name of a loaded profile.
     Localhost(String),
+}
+
+/// The parts of an SELinux label; those that are empty are the node's own.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct SelinuxOptions {
+    /// The SELinux user.
+    pub user: String,
+    /// The role.
+    pub role: String,
+    /// The type.
+    pub kind: String,
+    /// The level.
+    pub level: String,
 }
 
 /// What `CreateContainer` was asked for.
@@ -391,6 +410,12 @@ pub struct ContainerSecurity {
     pub readonly_paths: Vec<String>,
     /// `None` is unconfined.
     pub seccomp: Option<SecurityProfile>,
+    /// `None` is what the node can do.
+    #[serde(default)]
+    pub apparmor: Option<SecurityProfile>,
+    /// `None`: the sandbox's.
+    #[serde(default)]
+    pub selinux: Option<SelinuxOptions>,
 }
 
 /// A user, by number or by name in the image's /etc/passwd.

@@ -29,6 +29,9 @@ pub struct Sandbox {
     pub phase: SandboxPhase,
     /// What it holds until it is stopped.
     pub plan: Plan,
+    /// The SELinux level that sets it apart, where the node has SELinux and the client named none.
+    #[serde(default)]
+    pub level: Option<String>,
 }
 
 /// Where a sandbox's life stands.

@@ -22,6 +22,8 @@ const STAGE: &str = "namespaces";
 const WAIT_MS: u16 = 20_000;
 /// The user and the group of the init, or the last ones that there are.
 const NOBODY: u32 = 65_535;
+/// The init's root: it holds nothing.
+const ROOT: &str = "mode=0555,size=4k,nr_inodes=1";
 
 /// Those that the pod has of its own.
 #[derive(Debug, Default)]
@@ -142,6 +144,11 @@ fn wanted(request: OpenNamespaces) -> Result<Wanted, Failure> {
         nobody: request.user.as_ref().map_or((NOBODY, NOBODY), |m| (last(m.uids), last(m.gids))),
         flags,
         pid: request.pid,
+        root: match request.label.as_str() {
+            "" => ROOT.to_owned(),
+            // In quotes, for the commas of its categories.
+            label => format!("{ROOT},context=\"{label}\""),
+        },
         hostname: Some(hostname).filter(|name| request.uts && !name.is_empty()),
         sysctls: request.sysctls.into_iter().map(sysctl).collect::<Result<_, _>>()?,
     })

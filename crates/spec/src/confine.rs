@@ -7,7 +7,7 @@ use oci_spec::runtime::{
 use pod::config::{IdRange, NamespaceMode, Propagation};
 
 use crate::request::{BuildError, CgroupLayout, Request};
-use crate::{limits, mounts, seccomp};
+use crate::{limits, mounts, seccomp, selinux};
 
 /// Power meters tell what a neighbour computes (CVE-2020-8694).
 const POWERCAP: &str = "/sys/devices/virtual/powercap";
@@ -22,6 +22,7 @@ pub(crate) fn linux(request: &Request<'_>) -> Result<Linux, BuildError> {
         .readonly_paths(readonly(request)?)
         .build()?;
     linux.set_seccomp(seccomp::seccomp(request)?).set_devices(None).set_sysctl(None);
+    linux.set_mount_label(selinux::mount(request)?);
     if let Some(user) = &request.sandbox.namespaces.user {
         linux.set_uid_mappings(Some(vec![mapping(user.uids)?]));
         linux.set_gid_mappings(Some(vec![mapping(user.gids)?]));

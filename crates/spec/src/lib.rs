@@ -6,6 +6,7 @@
 //! * `capabilities`: the five sets;
 //! * `limits`: cgroup resources, rlimits, oom score;
 //! * `seccomp` and `profile`: `RuntimeDefault`, `Localhost`;
+//! * [`apparmor`]: which profile; [`selinux`]: which labels;
 //! * `confine`: namespaces, masked and read-only paths;
 //! * [`cdi`]: what vendors' files say of devices; `injected`: that, in the terms of a specification.
 //!
@@ -23,12 +24,12 @@
 //! * The pod's own hosts file is bound with the node's network too, as a copy: a container must not write the node's.
 //! * A pod with a user namespace and the node's network gets the node's sysfs bound: a sysfs of one's own takes a network of
 //!   one's own. What such a pod mounts cannot reach the node, so Bidirectional is refused.
-//!
-//! # Seams
-//! AppArmor adds a profile name in `process`; SELinux
-//! labels in `process` and `confine`.
+//! * AppArmor's `RuntimeDefault` has no effect on a kernel without it, but a profile that was named is refused: who names one
+//!   relies on it. SELinux options have no effect without SELinux: a kubelet sends a pod's options to every node, those without
+//!   it among them, and the peers ignore them there too.
 #![forbid(unsafe_code)]
 
+pub mod apparmor;
 mod capabilities;
 pub mod cdi;
 mod confine;
@@ -39,6 +40,7 @@ mod process;
 mod profile;
 pub mod request;
 mod seccomp;
+pub mod selinux;
 
 use std::collections::HashMap;
 
@@ -77,6 +79,8 @@ pub fn build(request: &Request<'_>) -> Result<Built, BuildError> {
         devices: devices(request),
         all_devices: request.container.security.privileged,
         must_exist: injected::sources(request.injected),
+        mount_label: selinux::mount(request)?,
+        relabel: selinux::relabel(request),
     })
 }
 

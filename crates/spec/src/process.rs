@@ -3,7 +3,7 @@
 use oci_spec::runtime::{Process, ProcessBuilder, UserBuilder};
 
 use crate::request::{BuildError, Request};
-use crate::{capabilities, limits, mounts};
+use crate::{capabilities, limits, mounts, selinux};
 
 const PATH: &str = "PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin";
 const SIGTERM: i32 = 15;
@@ -28,7 +28,9 @@ pub(crate) fn process(request: &Request<'_>) -> Result<Process, BuildError> {
         .build()?;
     process
         .set_rlimits(limits::rlimits(request)?)
-        .set_no_new_privileges(container.security.no_new_privs.then_some(true));
+        .set_no_new_privileges(container.security.no_new_privs.then_some(true))
+        .set_apparmor_profile(request.apparmor.map(str::to_owned))
+        .set_selinux_label(selinux::process(request)?);
     Ok(process)
 }
 

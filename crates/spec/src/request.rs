@@ -29,6 +29,10 @@ pub struct Request<'a> {
     pub localhost_profile: Option<&'a str>,
     /// What comes with its CDI devices.
     pub injected: &'a Edits,
+    /// The AppArmor profile that it is to have, loaded.
+    pub apparmor: Option<&'a str>,
+    /// The SELinux level of the pod, where the client named none.
+    pub level: Option<&'a str>,
 }
 
 /// What an image's configuration says of processes. Written by strangers.
@@ -101,6 +105,10 @@ pub struct NodeFacts {
     pub hostname: String,
     /// The site's own JSON in place of the built-in `RuntimeDefault` profile.
     pub default_seccomp: Option<String>,
+    /// The kernel enforces AppArmor.
+    pub apparmor: bool,
+    /// The labels that SELinux gives containers here; `None`: the kernel has none, or it is not to be used.
+    pub selinux: Option<crate::selinux::Contexts>,
 }
 
 impl Default for NodeFacts {
@@ -120,6 +128,8 @@ impl Default for NodeFacts {
             devices_to_user: false,
             hostname: "localhost".to_owned(),
             default_seccomp: None,
+            apparmor: false,
+            selinux: None,
         }
     }
 }
@@ -185,6 +195,10 @@ pub struct Built {
     pub all_devices: bool,
     /// Sources of mounts that are not made when they are missing (`CreateJob.deny_missing`).
     pub must_exist: Vec<String>,
+    /// The label of the container's root filesystem (`Rootfs.label`).
+    pub mount_label: Option<String>,
+    /// Host paths that are given that label first (`CreateJob.relabel`).
+    pub relabel: Vec<String>,
 }
 
 impl Built {
@@ -256,6 +270,11 @@ pub enum BuildError {
     /// The kubelet looks for the first word.
     #[error("RROUnsupported: {0} cannot be recursively read-only on this kernel")]
     RecursiveReadOnly(String),
+    /// A profile of AppArmor where there is none.
+    #[error(
+        "config.linux.security_context.apparmor: the profile {0:?} cannot be had: this kernel has no AppArmor"
+    )]
+    NoApparmor(String),
     /// The `Localhost` profile is not one.
     #[error("the seccomp profile is not readable")]
     Profile(#[source] serde_json::Error),
@@ -272,7 +291,7 @@ impl BuildError {
     pub fn kind(&self) -> Kind {
         match self {
             Self::NoCommand | Self::Field { .. } | Self::Profile(_) => Kind::Invalid,
-            Self::RecursiveReadOnly(_) => Kind::Unsupported,
+            Self::RecursiveReadOnly(_) | Self::NoApparmor(_) => Kind::Unsupported,
             Self::Json(_) | Self::Assemble(_) => Kind::Internal,
         }
     }

@@ -10,6 +10,7 @@ use proptest::prelude::*;
 use super::*;
 
 mod confine;
+mod modules;
 mod mounts;
 mod process;
 
@@ -21,6 +22,8 @@ struct Case {
     place: Place,
     localhost: Option<String>,
     injected: Edits,
+    apparmor: Option<String>,
+    level: Option<String>,
 }
 
 impl Case {
@@ -40,6 +43,8 @@ impl Case {
             },
             localhost: None,
             injected: Edits::default(),
+            apparmor: None,
+            level: None,
         }
     }
 
@@ -54,6 +59,8 @@ impl Case {
             place: &self.place,
             localhost_profile: self.localhost.as_deref(),
             injected: &self.injected,
+            apparmor: self.apparmor.as_deref(),
+            level: self.level.as_deref(),
         })
     }
 

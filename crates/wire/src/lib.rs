@@ -33,6 +33,7 @@ pub use socket::{Outbox, Received, SocketError, receive, recv, send};
 #[expect(
     missing_docs,
     clippy::pedantic,
+    clippy::large_enum_variant,
     reason = "generated code, which the generator's authors lint; its comments are in the proto file"
 )]
 pub mod v1 {

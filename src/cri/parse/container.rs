@@ -138,8 +138,6 @@ fn security(
 ) -> Result<ContainerSecurity, Invalid> {
     let Some(wire) = wire else { return Ok(ContainerSecurity::default()) };
     let at = at.field("security_context");
-    security::selinux(&at, wire.selinux_options.as_ref())?;
-    security::apparmor(&at, wire.apparmor.as_ref(), &wire.apparmor_profile)?;
     let options = at.field("namespace_options");
     let absent = cri::Capability::default();
     let capabilities = wire.capabilities.as_ref().unwrap_or(&absent);
@@ -168,6 +166,8 @@ fn security(
         masked_paths: paths(&at.field("masked_paths"), &wire.masked_paths)?,
         readonly_paths: paths(&at.field("readonly_paths"), &wire.readonly_paths)?,
         seccomp: confinement(&at, wire)?,
+        apparmor: security::apparmor(&at, wire.apparmor.as_ref(), &wire.apparmor_profile)?,
+        selinux: security::selinux(&at, wire.selinux_options.as_ref())?,
     })
 }
 

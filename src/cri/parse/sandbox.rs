@@ -217,8 +217,6 @@ fn context(
     let options = at.field("namespace_options");
     let namespaces =
         security::namespaces(&options, wire.namespace_options.as_ref(), Whose::Sandbox)?;
-    security::selinux(&at, wire.selinux_options.as_ref())?;
-    security::apparmor(&at, wire.apparmor.as_ref(), "")?;
     let policy = at.field("supplemental_groups_policy");
     known::<cri::SupplementalGroupsPolicy>(&policy, wire.supplemental_groups_policy)?;
     let run_as_user = ident::optional(&at.field("run_as_user"), wire.run_as_user.as_ref())?;
@@ -234,6 +232,8 @@ fn context(
         run_as_group,
         supplemental_groups: ids(&at.field("supplemental_groups"), &wire.supplemental_groups)?,
         seccomp: security::seccomp(&at, wire.seccomp.as_ref(), old)?,
+        apparmor: security::apparmor(&at, wire.apparmor.as_ref(), "")?,
+        selinux: security::selinux(&at, wire.selinux_options.as_ref())?,
     };
     Ok((namespaces, security))
 }

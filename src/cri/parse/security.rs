@@ -1,9 +1,11 @@
 //! Namespaces, profiles and capabilities: what a sandbox and a container have alike.
 
 use cri_proto::cri;
-use pod::config::{IdRange, NamespaceMode, Namespaces, SecurityProfile, UserNamespace};
+use pod::config::{
+    IdRange, NamespaceMode, Namespaces, SecurityProfile, SelinuxOptions, UserNamespace,
+};
 
-use super::{At, Invalid, absolute, id, known};
+use super::{At, Invalid, absolute, id, known, not_empty, plain};
 
 /// Whose namespaces are asked about.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -120,27 +122,52 @@ pub(super) fn seccomp(
     Ok(profile)
 }
 
-/// `RuntimeDefault` means what the node has: nothing, as long as no profile is loaded by us.
+/// The profile and, where there is none, the deprecated string.
 pub(super) fn apparmor(
     at: &At<'_>,
     wire: Option<&cri::SecurityProfile>,
     old: &str,
-) -> Result<(), Invalid> {
-    let profile = match wire {
-        Some(wire) => Some(profile(&at.field("apparmor"), wire)?),
+) -> Result<Option<SecurityProfile>, Invalid> {
+    let field = at.field("apparmor");
+    let asked = match wire {
+        Some(wire) => Some(profile(&field, wire)?),
         None => old_profile(&at.field("apparmor_profile"), old)?,
     };
-    match profile {
-        Some(SecurityProfile::Localhost(_)) => Err(at.field("apparmor").unsupported()),
-        Some(SecurityProfile::RuntimeDefault | SecurityProfile::Unconfined) | None => Ok(()),
-    }
+    let Some(SecurityProfile::Localhost(name)) = asked else { return Ok(asked) };
+    // As it stood in the annotations that came before the field.
+    let name = name.strip_prefix("localhost/").unwrap_or(&name);
+    let named = field.field("localhost_ref");
+    not_empty(&named, name)?;
+    plain(&named, name)?;
+    Ok(Some(SecurityProfile::Localhost(name.to_owned())))
 }
 
-pub(super) fn selinux(at: &At<'_>, wire: Option<&cri::SeLinuxOption>) -> Result<(), Invalid> {
-    let parts = |wire: &cri::SeLinuxOption| {
-        [&wire.user, &wire.role, &wire.r#type, &wire.level].iter().any(|part| !part.is_empty())
+/// Only a level has colons; what becomes part of a label has no spaces.
+pub(super) fn selinux(
+    at: &At<'_>,
+    wire: Option<&cri::SeLinuxOption>,
+) -> Result<Option<SelinuxOptions>, Invalid> {
+    let Some(wire) = wire else { return Ok(None) };
+    let at = at.field("selinux_options");
+    let parts = [("user", &wire.user), ("role", &wire.role), ("type", &wire.r#type)];
+    for (name, text) in parts {
+        selinux_part(&at.field(name), text, "_-.")?;
+    }
+    selinux_part(&at.field("level"), &wire.level, "_-.,:")?;
+    let asked = SelinuxOptions {
+        user: wire.user.clone(),
+        role: wire.role.clone(),
+        kind: wire.r#type.clone(),
+        level: wire.level.clone(),
     };
-    at.field("selinux_options").unasked(wire.is_some_and(parts))
+    Ok(Some(asked).filter(|asked| *asked != SelinuxOptions::default()))
+}
+
+fn selinux_part(at: &At<'_>, text: &str, marks: &str) -> Result<(), Invalid> {
+    if text.chars().all(|c| c.is_ascii_alphanumeric() || marks.contains(c)) {
+        return Ok(());
+    }
+    Err(at.invalid(format!("{text:?} is no part of an SELinux label")))
 }
 
 fn profile(at: &At<'_>, wire: &cri::SecurityProfile) -> Result<SecurityProfile, Invalid> {

@@ -1,6 +1,6 @@
 use super::*;
 use cri_proto::cri;
-use pod::config::{MountOption, NamespaceMode, RunAs};
+use pod::config::{MountOption, NamespaceMode, RunAs, SecurityProfile};
 
 fn sandbox() -> cri::PodSandboxConfig {
     cri::PodSandboxConfig {
@@ -360,4 +360,67 @@ fn limits_out_of_the_kernels_range_are_refused_by_name() {
         r.unified.insert("../memory.max".into(), "1".into());
     };
     assert_eq!(limits(sneaky), path("unified"));
+}
+
+#[test]
+fn apparmor_is_asked_for_by_the_field_or_by_the_old_string() {
+    let parse = |change: fn(&mut cri::LinuxContainerSecurityContext)| {
+        let mut wire = container();
+        change(of(&mut wire));
+        let parsed = container_config(&At::root("config"), Some(&wire));
+        parsed.map(|config| config.security.apparmor).map_err(|error| error.to_string())
+    };
+    let local = |name: &str| Ok(Some(SecurityProfile::Localhost(name.to_owned())));
+    assert_eq!(parse(|_| {}), Ok(None));
+    assert_eq!(
+        parse(|c| c.apparmor = Some(profile(0, ""))),
+        Ok(Some(SecurityProfile::RuntimeDefault))
+    );
+    assert_eq!(parse(|c| c.apparmor = Some(profile(1, ""))), Ok(Some(SecurityProfile::Unconfined)));
+    assert_eq!(parse(|c| c.apparmor = Some(profile(2, "mine"))), local("mine"));
+    assert_eq!(parse(|c| c.apparmor = Some(profile(2, "localhost/mine"))), local("mine"));
+    assert_eq!(parse(|c| old(c, "localhost/mine")), local("mine"));
+    assert_eq!(parse(|c| old(c, "runtime/default")), Ok(Some(SecurityProfile::RuntimeDefault)));
+    for change in [
+        (|c| c.apparmor = Some(profile(2, "localhost/")))
+            as fn(&mut cri::LinuxContainerSecurityContext),
+        |c| c.apparmor = Some(profile(2, "a\nb")),
+        |c| c.apparmor = Some(profile(7, "")),
+        |c| old(c, "mine"),
+    ] {
+        let error = parse(change).unwrap_err();
+        assert!(error.starts_with("config.linux.security_context.apparmor"), "{error}");
+    }
+}
+
+fn profile(kind: i32, name: &str) -> cri::SecurityProfile {
+    cri::SecurityProfile { profile_type: kind, localhost_ref: name.to_owned() }
+}
+
+#[expect(deprecated, reason = "old clients send it")]
+fn old(wire: &mut cri::LinuxContainerSecurityContext, text: &str) {
+    wire.apparmor_profile = text.to_owned();
+}
+
+#[test]
+fn parts_of_a_selinux_label_are_words() {
+    let asked = |user: &str, level: &str| cri::SeLinuxOption {
+        user: user.to_owned(),
+        level: level.to_owned(),
+        ..Default::default()
+    };
+    let parse = |options: cri::SeLinuxOption| {
+        let mut wire = container();
+        of(&mut wire).selinux_options = Some(options);
+        let parsed = container_config(&At::root("config"), Some(&wire));
+        parsed.map(|config| config.security.selinux).map_err(|error| error.to_string())
+    };
+    assert_eq!(parse(asked("", "")), Ok(None));
+    let level = "s0-s0:c0.c1023,c7";
+    assert_eq!(parse(asked("user_u", level)).unwrap().unwrap().level, level);
+    for (options, field) in [(asked("a:b", ""), "user"), (asked("", "s0 x"), "level")] {
+        let error = parse(options).unwrap_err();
+        let start = format!("config.linux.security_context.selinux_options.{field}: ");
+        assert!(error.starts_with(&start), "{error}");
+    }
 }

@@ -1,3 +1,4 @@
+use std::collections::BTreeSet;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -208,6 +209,28 @@ fn a_network_that_cannot_be_undone_is_owed_and_keeps_nobody() {
         is_paid(engine).await;
     });
     assert_eq!(fuel.effects().iter().filter(|name| **name == "detach").count(), 3);
+}
+
+#[test]
+fn pods_have_selinux_levels_of_their_own_which_outlive_the_daemon() {
+    let machine = Machine::new();
+    let levels = |engine: &Engine<FakeWorld>| {
+        let pods = engine.views().pods();
+        let levels = pods.iter().map(|pod| pod.sandbox.level.clone().expect("a level"));
+        levels.collect::<BTreeSet<_>>()
+    };
+    let given = machine.live(&Arc::new(Fuel::endless()), async |engine, _| {
+        for attempt in 0..3 {
+            let mut config = sandbox();
+            config.name.attempt = attempt;
+            ends(engine.run_sandbox(config)).await.unwrap();
+        }
+        levels(engine)
+    });
+    let given = given.unwrap();
+    assert_eq!(given.len(), 3);
+    let later = machine.live(&Arc::new(Fuel::endless()), async |engine, _| levels(engine));
+    assert_eq!(later.unwrap(), given);
 }
 
 #[test]

@@ -7,7 +7,7 @@ use names::Kind;
 use pod::config::Dns;
 
 use super::{make_dir, read_bounded, replace};
-use crate::FsError;
+use crate::{FsError, selinux};
 
 /// More than any resolver reads.
 const MOST: u64 = 1 << 20;
@@ -44,12 +44,15 @@ impl PodFiles {
         Self { hostname: file("hostname"), hosts: file("hosts"), resolv_conf: file("resolv.conf") }
     }
 
-    /// Makes them this user's and group's: root's, as the pod sees it.
-    pub fn give(&self, (uid, gid): (u32, u32)) -> Result<(), PodFilesError> {
+    /// Makes them this user's and group's: root's, as the pod sees it. With a label, that is what SELinux knows them by.
+    pub fn give(&self, (uid, gid): (u32, u32), label: Option<&str>) -> Result<(), PodFilesError> {
         for path in [&self.hostname, &self.hosts, &self.resolv_conf] {
             std::os::unix::fs::chown(path, Some(uid), Some(gid))
                 .map_err(FsError::at("give to the pod's root", path))
                 .map_err(PodFilesError)?;
+            if let Some(label) = label {
+                selinux::set_label(path, label).map_err(PodFilesError)?;
+            }
         }
         Ok(())
     }

@@ -139,6 +139,18 @@ fn a_strict_profile_of_the_nodes_own_is_obeyed() {
     assert!(ran.out.contains("Operation not permitted") && ran.out.ends_with("1\n"), "{ran:?}");
 }
 
+/// Neither with AppArmor, where no such profile is loaded, nor without it.
+#[test]
+fn nothing_is_run_without_the_profile_that_it_is_to_have() {
+    let profile = "no-such-profile";
+    let ran = Case::new("echo up").with(|c| c.apparmor = Some(profile.into())).run();
+    assert!(
+        ran.start_error.starts_with("apparmor\0taking the profile no-such-profile: "),
+        "{ran:?}"
+    );
+    assert_eq!(ran.out, "");
+}
+
 #[test]
 fn a_program_that_cannot_be_executed_is_told_on_start() {
     for (command, says, code) in [

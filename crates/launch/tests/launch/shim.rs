@@ -95,6 +95,7 @@ pub(crate) struct Case {
     pub(crate) deny_missing: Vec<String>,
     pub(crate) localhost: Option<String>,
     pub(crate) image_volumes: Vec<v1::ImageVolume>,
+    pub(crate) apparmor: Option<String>,
     /// The pod's own, with their numbers in launch.
     pub(crate) namespaces: Vec<(OwnedFd, i32)>,
 }
@@ -183,6 +184,7 @@ impl Case {
             deny_missing: vec![],
             localhost: None,
             image_volumes: vec![],
+            apparmor: None,
             namespaces: vec![],
             dir,
         }
@@ -208,6 +210,8 @@ impl Case {
             place: &self.place,
             localhost_profile: self.localhost.as_deref(),
             injected: &spec::Edits::default(),
+            apparmor: self.apparmor.as_deref(),
+            level: None,
         })
         .unwrap()
     }
@@ -237,6 +241,7 @@ impl Case {
                 lower: self.lower.clone(),
                 upper: self.path("upper"),
                 work: self.path("work"),
+                label: built.mount_label.clone().unwrap_or_default(),
             }),
             user: Some(user),
             seccomp_cache: self.path("cache"),
@@ -246,6 +251,7 @@ impl Case {
             all_devices: built.all_devices,
             image_volumes: self.image_volumes.clone(),
             runtime: String::new(),
+            relabel: built.relabel,
         }
     }
 

@@ -48,6 +48,7 @@ fn sandbox(phase: SandboxPhase) -> Sandbox {
         created_at: Time(1),
         phase,
         plan: Plan(vec![Claim::Files, Claim::Shim]),
+        level: None,
     }
 }
 

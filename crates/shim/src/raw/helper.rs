@@ -30,6 +30,8 @@ pub(crate) struct Wanted {
     pub(crate) nobody: (u32, u32),
     /// A shared PID namespace and its init.
     pub(crate) pid: bool,
+    /// The options of the tmpfs that is the init's root.
+    pub(crate) root: String,
     pub(crate) hostname: Option<OsString>,
     /// Files in /proc/sys and what to write.
     pub(crate) sysctls: Vec<(CString, Vec<u8>)>,
@@ -149,7 +151,7 @@ fn run(wanted: &Wanted, report: &OwnedFd, waits: &OwnedFd, argv: Option<(usize, 
         Ok(()) if wanted.pid => match split() {
             // The init reports by itself once it is shut in.
             Ok(Some(init)) => encode(Step::Done, 0, init),
-            Ok(None) => init::run(report, argv, wanted.nobody),
+            Ok(None) => init::run(report, argv, (&wanted.root, wanted.nobody)),
             Err(error) => encode(Step::Fork, 0, error as i32),
         },
         Ok(()) => encode(Step::Done, 0, 0),

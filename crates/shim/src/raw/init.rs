@@ -16,8 +16,12 @@ use super::helper::{Step, encode};
 const NAME: &std::ffi::CStr = c"ferropod-init";
 
 /// Shuts itself in, reports, and reaps for ever.
-pub(super) fn run(report: &OwnedFd, argv: Option<(usize, usize)>, nobody: (u32, u32)) -> ! {
-    let told = match shut_in(argv, nobody) {
+pub(super) fn run(
+    report: &OwnedFd,
+    argv: Option<(usize, usize)>,
+    (root, nobody): (&str, (u32, u32)),
+) -> ! {
+    let told = match shut_in(argv, root, nobody) {
         Ok(()) => encode(Step::Done, 0, 0),
         Err(error) => encode(Step::Init, 0, error as i32),
     };
@@ -33,21 +37,21 @@ pub(super) fn run(report: &OwnedFd, argv: Option<(usize, usize)>, nobody: (u32, 
     unsafe { libc::_exit(0) }
 }
 
-fn shut_in(argv: Option<(usize, usize)>, nobody: (u32, u32)) -> Result<(), Errno> {
+fn shut_in(argv: Option<(usize, usize)>, root: &str, nobody: (u32, u32)) -> Result<(), Errno> {
     setsid()?;
-    empty_root()?;
+    empty_root(root)?;
     drop_privileges(nobody)?;
     rename(argv);
     Ok(())
 }
 
-fn empty_root() -> Result<(), Errno> {
+fn empty_root(options: &str) -> Result<(), Errno> {
     let none: Option<&str> = None;
     unshare(CloneFlags::CLONE_NEWNS)?;
     mount(none, "/", none, MsFlags::MS_REC | MsFlags::MS_PRIVATE, none)?;
     let locked = MsFlags::MS_NOSUID | MsFlags::MS_NODEV | MsFlags::MS_NOEXEC;
     // Any directory will do; this one is there.
-    mount(Some("none"), "/proc", Some("tmpfs"), locked, Some("mode=0555,size=4k,nr_inodes=1"))?;
+    mount(Some("none"), "/proc", Some("tmpfs"), locked, Some(options))?;
     chdir("/proc")?;
     // Stacks the old root on top of the new one, from where it is detached.
     pivot_root(".", ".")?;

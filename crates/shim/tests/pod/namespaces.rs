@@ -148,6 +148,7 @@ fn a_user_namespace_has_its_ids_and_owns_all_others() {
             ("fs.mqueue.msg_max", "5"),
         ]),
         user: Some(IdMap { first_uid: 70_000, uids: 1000, first_gid: 90_000, gids: 65_536 }),
+        label: String::new(),
     });
     let (answer, fds) = daemon.call(request.clone(), &[]);
     let Body::Namespaces(made) = answer else { panic!("{answer:?}") };
