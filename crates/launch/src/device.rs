@@ -74,10 +74,10 @@ pub(crate) fn own(spec: &mut Spec, job: &v1::CreateJob, (uid, gid): (u32, u32)) 
         let inside = Path::new(&device.container_path);
         for node in nodes.iter_mut().filter(|node| node.path().starts_with(inside)) {
             // Root needs no node of its own.
-            if let Some(uid) = own.uid.or((uid != 0).then_some(uid)) {
+            if let Some(uid) = own.uid.or_else(|| (uid != 0).then_some(uid)) {
                 node.set_uid(Some(uid));
             }
-            if let Some(gid) = own.gid.or((gid != 0).then_some(gid)) {
+            if let Some(gid) = own.gid.or_else(|| (gid != 0).then_some(gid)) {
                 node.set_gid(Some(gid));
             }
         }
