@@ -24,7 +24,7 @@
 //! | 2023-25173, 2022-2995 (groups) | images: `a_process_has_the_groups…` |
 //! | 7ww5-4wqc-m92c (power meters) | inside: `the_kernels_switches…`; crates/spec for machines that have one |
 //! | 2024-40635, 2026-46680 (users that wrap) | images: `a_user_that_is_no_number…` |
-//! | 2025-47291 (user namespaces leave the cgroup) | left: comes with user namespaces |
+//! | 2025-47291 (user namespaces leave the cgroup) | users: `root_in_a_pod…` |
 //! | 2026-47262, 2025-4437 (huge accounts) | images: `accounts_are_read…` |
 //! | 2026-50195, 2026-53489, 2026-53492, 2024-8676 (restoring) | nothing is restored: images: `a_file_of_the_host_is_no_image…` |
 //! | 2026-53488 (labels of an image) | images: `labels_of_an_image…` |
@@ -37,7 +37,7 @@
 //! | 2024-5154 (links made through the image's /etc) | images: `files_of_the_pod…` |
 //! | 2024-3727 (digests as paths) | images: `digests_that_are_paths…` |
 //! | 2025-0750 (paths of logs) | requests: `names_and_log_paths…` |
-//! | runc 2019-5736 (program of the host written) | inside: `the_programs_of_the_host…` |
+//! | runc 2019-5736 (program of the host written) | inside: `the_programs_of_the_host…`, `the_init_that_a_pod_shares…` |
 //! | 2019-16884, 2019-19921, 2023-27561, 2023-28642, 2025-52881, youki 2025-54867, 2025-62596 (false /proc) | mounts: `a_volume_over_proc…`; images: `an_image_whose_dev_proc_or_sys…` |
 //! | 2021-30465, 2024-45310 (targets exchanged) | mounts: `a_target_that_becomes_a_link…`, `a_volume_goes…` |
 //! | 2021-43784 (netlink lengths) | not applicable: no such message |

@@ -304,9 +304,9 @@ fn all_who_attach_hear_the_same() {
 
 // === port-forward ===
 
-struct Forward(Client);
+pub(crate) struct Forward(Client);
 
-fn forward(node: &Node, transport: &[&str], pod: &str, ports: &str) -> Forward {
+pub(crate) fn forward(node: &Node, transport: &[&str], pod: &str, ports: &str) -> Forward {
     let mut client = Client::start(node.client(&with("port-forward", transport, &[pod, ports])));
     assert!(client.line().starts_with("Forwarding from"));
     Forward(client)

@@ -8,6 +8,7 @@ use serde_json::{Value, json};
 
 use crate::node::{Node, Pod, eventually, write};
 use crate::pods::{SERVE, get};
+use crate::streams::{SPDY, forward};
 
 const FIRST: u32 = 655_360;
 const COUNT: u32 = 65_536;
@@ -41,6 +42,13 @@ fn uid_on_the_node(pid: i64) -> String {
     line.split_whitespace().nth(1).expect("a number").to_owned()
 }
 
+/// The cgroup that counts a process's memory.
+fn limited_by(pid: i64) -> String {
+    let cgroups = fs::read_to_string(format!("/proc/{pid}/cgroup")).expect("its cgroups");
+    let v1 = cgroups.lines().find(|line| line.split(':').nth(1) == Some("memory"));
+    v1.or_else(|| cgroups.lines().next()).expect("a line").to_owned()
+}
+
 fn words(text: &str) -> String {
     text.split_whitespace().collect::<Vec<_>>().join(" ")
 }
@@ -55,7 +63,13 @@ pub(crate) fn root_is_somebody_else(mut node: Node) {
     let server = node.run(&pod, SERVE, &user_namespace(&Value::Null));
     let ip = node.json(&["inspectp", &pod.id])["status"]["network"]["ip"].clone();
     let ip = ip.as_str().expect("an address").to_owned();
+    {
+        let _forward = forward(&node, SPDY, &pod.id, "18098:8080");
+        let page = || get("127.0.0.1:18098").is_some_and(|page| page.ends_with("served\n"));
+        eventually("a page by port-forward", page);
+    }
     let lives = |node: &Node| {
+        assert!(limited_by(pid(node, &server)).contains(&node.cgroup()), "it has left its pod");
         assert_eq!(uid_on_the_node(pid(node, &server)), FIRST.to_string());
         let map = node.crictl(&["exec", "-s", &server, "cat", "/proc/self/uid_map"]);
         assert_eq!(words(&map), format!("0 {FIRST} {COUNT}"));
