@@ -1,15 +1,17 @@
-//! What a session carries, beside socat: the same bytes from the same file, over a pipe for a command and a container's own
-//! input and output, over TCP for a forwarded port. In turn, and medians are compared.
+//! What a session carries, beside socat: the same bytes from the same file over the same pipes and sockets, with one socat where the
+//! daemon is and one where crictl is. In turn, and medians are compared.
 
 use std::fmt::Display;
 use std::fs::File;
 use std::io::{Read, Write};
 use std::net::{Shutdown, TcpStream};
+use std::os::fd::AsRawFd;
 use std::path::{Path, PathBuf};
-use std::process::{Command, Stdio};
+use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, bail, ensure};
+use nix::fcntl::{FcntlArg, fcntl};
 use sha2::{Digest, Sha256};
 
 use super::Check;
@@ -22,9 +24,13 @@ const ROUNDS: usize = 5;
 /// On loopback.
 const BY_CRICTL: u16 = 19_000;
 const BY_SOCAT: u16 = 19_001;
+/// Between the two socats.
+const BETWEEN: u16 = 19_002;
 const PIECE: usize = 256 << 10;
+/// Of the pipes between this program and its children, for crictl and socat alike.
+const PIPE: i32 = 1 << 20;
 /// socat's own default is 8 KiB.
-const SOCAT: &[&str] = &["-b", "262144"];
+const SOCAT: &str = "socat -b 262144";
 
 /// Takes all there is, in pieces of the same size wherever it runs: busybox's cat reads 4 KiB, Debian's 128.
 pub(super) const TAKES: &str = "dd bs=256k of=/dev/null 2>/dev/null";
@@ -174,16 +180,27 @@ fn forward_in(scene: &Scene, crictl: &Crictl, transport: &str, asked: &Asked) ->
 fn said(mut command: Command, word: &[u8], mut hearer: Hearer) -> Result<(Duration, String)> {
     let begun = Instant::now();
     let mut running = Running::start(command.stdin(Stdio::piped()).stdout(Stdio::piped()))?;
+    widen(&running.0);
     // The input stays open: its end is no order to end.
     running.0.stdin.as_mut().context("its input")?.write_all(word)?;
     hearer.all_of(running.0.stdout.take().context("its output")?)?;
     Ok((begun.elapsed(), hearer.told()))
 }
 
+/// Else what is measured is how often two processes wake each other over 64 KiB.
+fn widen(child: &Child) {
+    let stdin = child.stdin.iter().map(AsRawFd::as_raw_fd);
+    for pipe in stdin.chain(child.stdout.iter().map(AsRawFd::as_raw_fd)) {
+        // The kernel may refuse it: then both are slower.
+        fcntl(pipe, FcntlArg::F_SETPIPE_SZ(PIPE)).ok();
+    }
+}
+
 /// Gives a program the file; what it says at its end.
 fn heard(mut command: Command, file: &Path) -> Result<(Duration, String)> {
     let begun = Instant::now();
     let mut running = Running::start(command.stdin(Stdio::piped()).stdout(Stdio::piped()))?;
+    widen(&running.0);
     let mut stdin = running.0.stdin.take().context("its input")?;
     pour(file, &mut stdin)?;
     drop(stdin);
@@ -216,32 +233,47 @@ fn pour(file: &Path, to: &mut impl Write) -> Result<()> {
     }
 }
 
+/// One socat beside the program, one beside the client, and a connection between them.
 fn socat_hears() -> Command {
-    let mut command = program("socat");
-    command.arg("-u").args(SOCAT).args(["STDIN", &format!("SYSTEM:{TAKES},pipes")]);
+    let beside = format!("{SOCAT} -u {} SYSTEM:'{TAKES}',pipes", listen(BETWEEN));
+    let client = format!("{SOCAT} -u STDIN {}", reach(BETWEEN));
+    shell(&format!("exec 3<&0; {beside} </dev/null & {client} <&3; wait"))
+}
+
+fn shell(script: &str) -> Command {
+    let mut command = program("sh");
+    command.args(["-c", script]);
     command
+}
+
+fn listen(port: u16) -> String {
+    format!("TCP-LISTEN:{port},bind=127.0.0.1,reuseaddr")
+}
+
+fn reach(port: u16) -> String {
+    format!("TCP:127.0.0.1:{port},retry=500,interval=0.01")
 }
 
 /// A port of loopback by each, to the same of the pod.
 struct Relays {
     _crictl: Running,
-    _socat: Running,
+    _socats: [Running; 2],
 }
 
 impl Relays {
     fn start(scene: &Scene, crictl: &Crictl, transport: &str, port: u16) -> Result<Self> {
         let forward =
             Running::forward(crictl, transport, &scene.pod, &format!("{BY_CRICTL}:{port}"))?;
-        let mut socat = program("socat");
-        socat.args(SOCAT).args([
-            format!("TCP-LISTEN:{BY_SOCAT},bind=127.0.0.1,reuseaddr,fork"),
-            format!("TCP:{}:{port}", scene.ip),
-        ]);
-        let socat = Running::start(&mut socat)?;
+        let beside = format!("{SOCAT} {},fork TCP:{}:{port}", listen(BETWEEN), scene.ip);
+        let client = format!("{SOCAT} {},fork {}", listen(BY_SOCAT), reach(BETWEEN));
+        let socats = [
+            Running::start(&mut shell(&format!("exec {beside}")))?,
+            Running::start(&mut shell(&format!("exec {client}")))?,
+        ];
         for _ in 0..500 {
             // It is a connection to the pod too, and ends at once.
             if connect(BY_SOCAT).is_ok() {
-                return Ok(Self { _crictl: forward, _socat: socat });
+                return Ok(Self { _crictl: forward, _socats: socats });
             }
             std::thread::sleep(Duration::from_millis(10));
         }
@@ -287,10 +319,9 @@ impl Asked {
     }
 
     fn socat_says(&self) -> Command {
-        let mut command = program("socat");
-        let says = format!("SYSTEM:{},pipes", says(self.file.display()));
-        command.arg("-u").args(SOCAT).args([&says, "STDOUT"]);
-        command
+        let says = says(self.file.display());
+        let beside = format!("{SOCAT} -u SYSTEM:'{says}',pipes {}", listen(BETWEEN));
+        shell(&format!("{beside} & exec {SOCAT} -u {} STDOUT", reach(BETWEEN)))
     }
 }
 
