@@ -170,12 +170,16 @@ fn a_volume_covers_what_the_pod_or_the_kernel_has_there() {
     let mounts = json!({"mounts": [
         {"host_path": file, "container_path": "/etc/hosts"},
         {"host_path": file, "container_path": "/proc/uptime"},
-        {"host_path": devices, "container_path": "/dev"},
     ]});
     let pod = node.run_pod(&Value::Null);
     let id = node.run(&pod, SLEEP, &mounts);
-    let script = "cat /etc/hosts; cat /proc/uptime; ls /dev";
-    assert_eq!(says(&node, &id, script), "of the host\nof the host\nmine\nshm");
+    assert_eq!(says(&node, &id, "cat /etc/hosts /proc/uptime"), "of the host\nof the host");
+    if node.is_outside() {
+        // runc needs the container's /dev/null for what it masks.
+        return node.end_clean();
+    }
+    let id = node.run(&pod, SLEEP, &volume(&devices, "/dev"));
+    assert_eq!(says(&node, &id, "ls /dev"), "mine\nshm");
     node.end_clean();
 }
 
@@ -223,6 +227,10 @@ fn a_link_to_nowhere_is_followed_inside_the_image() {
     let script = "cat /made/far/mark /link/mark /also/made/below/mark /also/made/file";
     let marks = "of the volume\nof the volume\nof the volume\na file";
     assert_eq!(says(&node, &id, script), marks);
+    if node.is_outside() {
+        // runc makes what a link in a volume names, in the volume.
+        return node.end_clean();
+    }
     // A link in a volume is not the image's to tell.
     let mounts = asked["mounts"].as_array_mut().expect("mounts");
     mounts.push(json!({"host_path": file, "container_path": "/link/dangling"}));
