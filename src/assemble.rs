@@ -16,7 +16,7 @@
 //! Blocking work goes to the blocking threads; nothing here decides.
 
 pub(crate) mod apparmor;
-mod cdi;
+pub(crate) mod cdi;
 pub(crate) mod exec;
 pub(crate) mod facts;
 pub(crate) mod handlers;

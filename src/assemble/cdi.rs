@@ -11,7 +11,7 @@ const FILE: u64 = 4 << 20;
 const FILES: usize = 256;
 
 /// Blocks.
-pub(super) fn registry(dirs: &[PathBuf]) -> Registry {
+pub(crate) fn registry(dirs: &[PathBuf]) -> Registry {
     Registry::read(dirs.iter().flat_map(|dir| files(dir)).collect())
 }
 

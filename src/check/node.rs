@@ -16,6 +16,7 @@ pub(super) fn findings(config: &Config) -> Vec<Finding> {
     let mut findings = vec![mount_namespace(), programs(config), disk(config), state(config)];
     findings.push(user_namespaces(config));
     findings.extend(handlers::findings(config));
+    findings.extend(vendors_devices(config));
     findings.extend(network(config));
     findings
 }
@@ -45,6 +46,25 @@ fn programs(config: &Config) -> Finding {
     }
     let fact = format!("{} not in {}", missing.join(" and "), dir.display());
     Finding::bad("programs", fact, "install all three together, or set runtime.programs")
+}
+
+/// Most nodes have none, and nothing to hear of it.
+fn vendors_devices(config: &Config) -> Option<Finding> {
+    const SUBJECT: &str = "CDI devices";
+    let registry = assemble::cdi::registry(&config.runtime.cdi_spec_dirs);
+    let names: Vec<&str> = registry.names().collect();
+    let fact = match names.len() {
+        0 => "none".to_owned(),
+        1..=8 => names.join(", "),
+        many => format!("{many}"),
+    };
+    let wrong: Vec<String> = registry.not_understood().collect();
+    if !wrong.is_empty() {
+        let fact = format!("{fact}; not understood: {}", wrong.join("; "));
+        let remedy = "have the vendor's tool write the file again, or remove it";
+        return Some(Finding::weak(SUBJECT, fact, remedy));
+    }
+    (!names.is_empty()).then(|| Finding::good(SUBJECT, fact))
 }
 
 fn user_namespaces(config: &Config) -> Finding {

@@ -207,6 +207,11 @@ impl Registry {
         self.devices.keys().map(String::as_str)
     }
 
+    /// The files that are no CDI files, each with why.
+    pub fn not_understood(&self) -> impl Iterator<Item = String> {
+        self.unread.iter().map(|(path, why)| format!("{}: {why}", path.display()))
+    }
+
     /// What a container gets with these devices.
     ///
     /// # Errors
@@ -238,8 +243,7 @@ impl Registry {
                 paths: [one.path.clone(), other.path.clone()],
             }),
             (None, _) => {
-                let told = |(path, why): &(PathBuf, String)| format!("{}: {why}", path.display());
-                let unread = self.unread.iter().map(told).collect();
+                let unread = self.not_understood().collect();
                 Err(CdiError::Unknown { name: name.to_owned(), unread })
             }
         }
