@@ -1,7 +1,6 @@
 //! What a session carries, beside socat: the same bytes from the same file over the same pipes and sockets, with one socat where the
 //! daemon is and one where crictl is. In turn, and medians are compared.
 
-use std::fmt::Display;
 use std::fs::File;
 use std::io::{Read, Write};
 use std::net::{Shutdown, TcpStream};
@@ -16,7 +15,7 @@ use sha2::{Digest, Sha256};
 
 use super::Check;
 use super::crictl::{Crictl, Running, connect, program};
-use super::scene::{HASHES, HEARS, Input, NOISE, SAYS, Scene, hex};
+use super::scene::{HASHES, HEARS, Input, NOISE, SAYS, Scene, TAKES, hex, says};
 
 /// What socat must not be ahead by.
 const SHARE: f64 = 0.8;
@@ -31,14 +30,6 @@ const PIECE: usize = 256 << 10;
 const PIPE: i32 = 1 << 20;
 /// socat's own default is 8 KiB.
 const SOCAT: &str = "socat -b 262144";
-
-/// Takes all there is, in pieces of the same size wherever it runs: busybox's cat reads 4 KiB, Debian's 128.
-pub(super) const TAKES: &str = "dd bs=256k of=/dev/null 2>/dev/null";
-
-/// Says a file, in the same pieces.
-pub(super) fn says(file: impl Display) -> String {
-    format!("dd bs=256k if={file} 2>/dev/null")
-}
 
 /// Whoever takes what is said.
 enum Hearer {
