@@ -293,7 +293,7 @@ all_traces() {
   for kind in link route "-6 route" rule; do ip -o $kind show | sed "s/^[0-9]*: /$kind /; s/ state .*//"; done
   nft list ruleset 2>/dev/null | sed -n '/elements = {/,/}/p'
   find /run/netns -name 'ferropod-*'
-  find /sys/fs/cgroup -type d -name 'ferropod-*' ! -name 'ferropod-test.*'
+  find /sys/fs/cgroup -type d -name 'ferropod-*'
   find "$run/state" -type s
   pgrep --ns $$ --nslist net -af ferropod-shim || true
 }

@@ -339,9 +339,11 @@ impl Node {
         self.root.path().join("root")
     }
 
+    /// Below the name of the run, by which the script sweeps what a test that failed has left.
     pub(crate) fn cgroup(&self) -> String {
-        let name = self.dir.path().file_name().expect("a name").to_string_lossy();
-        format!("/ferropod-test{name}")
+        let run = told("FERROPOD_RUN");
+        let name = |path: &Path| path.file_name().expect("a name").to_string_lossy().into_owned();
+        format!("/{}{}", name(Path::new(&run)), name(self.dir.path()))
     }
 
     fn next(&self) -> u32 {
