@@ -15,20 +15,18 @@ pub(crate) fn registry(dirs: &[PathBuf]) -> Registry {
     Registry::read(dirs.iter().flat_map(|dir| files(dir)).collect())
 }
 
-/// In the order of their names. One that cannot be read is empty, which is no CDI file, and so it is named where it is missed.
-fn files(dir: &Path) -> Vec<(PathBuf, String)> {
+/// In the order of their names, each with its text or why there is none.
+fn files(dir: &Path) -> Vec<(PathBuf, Result<String, String>)> {
     let entries = fs::read_dir(dir).into_iter().flatten().flatten();
     let mut paths: Vec<PathBuf> =
         entries.map(|entry| entry.path()).filter(|p| is_ours(p)).collect();
     paths.sort();
     paths.truncate(FILES);
-    paths
-        .into_iter()
-        .map(|path| {
-            let text = read(&path).unwrap_or_default();
-            (path, text)
-        })
-        .collect()
+    let with_text = |path: PathBuf| {
+        let text = read(&path).map_err(|error| error.to_string());
+        (path, text)
+    };
+    paths.into_iter().map(with_text).collect()
 }
 
 fn is_ours(path: &Path) -> bool {

@@ -70,7 +70,8 @@ impl Host for Node {
     async fn cdi_edits(&self, names: &[String]) -> Result<spec::Edits, Fault> {
         let (dirs, names) = (self.cdi_dirs.clone(), names.to_vec());
         let edits = move || cdi::registry(&dirs).edits(&names).map_err(|e| fault(e.kind(), &e));
-        in_time("a directory of CDI files", edits).await
+        let where_they_are: Vec<String> = self.cdi_dirs.iter().map(|dir| text(dir)).collect();
+        in_time(&where_they_are.join(" or "), edits).await
     }
 
     async fn seccomp_profile(&self, path: &str) -> Result<String, Fault> {

@@ -22,6 +22,15 @@ devices:
   containerEdits:
     deviceNodes:
     - {path: /dev/fake/zero, type: c, major: 1, minor: 5, fileMode: 0o604, uid: 7}
+- name: shut
+  containerEdits:
+    deviceNodes:
+    - {path: /dev/fake/shut, hostPath: /dev/fuse, permissions: none}
+    - {path: /dev/fake/pipe, type: p}
+- name: prestart
+  containerEdits:
+    hooks:
+    - {hookName: prestart, path: /usr/bin/false}
 - name: hooked
   containerEdits:
     hooks:
@@ -69,6 +78,17 @@ fn a_container_gets_what_its_devices_files_say() {
 }
 
 #[test]
+fn a_node_that_nobody_may_use_and_one_that_is_no_device_are_there() {
+    let (node, pod) = with_vendor();
+    let script = "test -c /dev/fake/shut && test -p /dev/fake/pipe && echo there; \
+        cat /dev/fake/shut 2>&1 | grep -o 'not permitted'; while :; do sleep 0.1; done";
+    let id = node.run(&pod, script, &devices(&["shut"]));
+    node.logs_show(&id, "not permitted");
+    assert_eq!(node.crictl(&["logs", &id]), "there\nnot permitted");
+    node.end_clean();
+}
+
+#[test]
 fn a_device_belongs_to_the_containers_user_where_the_node_says_so() {
     let mut node = Node::with_busybox();
     let user = json!({
@@ -89,11 +109,12 @@ fn a_device_that_cannot_be_given_is_named() {
     for (name, why) in [
         ("absent", "no CDI file describes vendor.com/fake=absent"),
         ("hooked", "has hooks (/usr/bin/true), which are not supported"),
+        ("prestart", "has hooks (/usr/bin/false), which are not supported"),
         ("missing", "/no/such/library does not exist on the host"),
         ("bad/name", "not of the form vendor.com/class=name"),
     ] {
         // An outside runtime runs hooks.
-        if node.is_outside() && name == "hooked" {
+        if node.is_outside() && why.contains("hooks") {
             continue;
         }
         let said = node.create_refused(&pod, &devices(&[name]));

@@ -8,6 +8,7 @@ use std::fs::File;
 use std::io::{self, Read};
 use std::path::{Path, PathBuf};
 use std::process::Stdio;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use names::Kind;
@@ -75,7 +76,9 @@ impl ApparmorError {
 #[derive(Debug, Default)]
 pub struct Profiles {
     /// Our default one has been loaded by this daemon.
-    loaded: Mutex<bool>,
+    loaded: AtomicBool,
+    /// One loads it, and the others wait for that: it is held over the loading on purpose, and by nobody when it is loaded.
+    loading: Mutex<()>,
 }
 
 /// Whether the kernel has AppArmor and uses it.
@@ -124,18 +127,25 @@ impl Profiles {
 
     /// [`DEFAULT`], which is loaded when it is not yet, or not by this daemon.
     pub async fn ours(&self) -> Result<(), ApparmorError> {
-        let mut loaded = self.loaded.lock().await;
-        let held = self.named(DEFAULT).await.is_ok();
-        if *loaded && held {
+        if self.is_ours_loaded().await {
             return Ok(());
         }
+        let _alone = self.loading.lock().await;
+        if self.is_ours_loaded().await {
+            return Ok(());
+        }
+        let held = self.named(DEFAULT).await.is_ok();
         match load().await {
             // That of an earlier daemon holds as well, or nearly.
             Err(error) if held => tracing::warn!(%error, "{DEFAULT} is kept as it was loaded"),
             done => done?,
         }
-        *loaded = true;
+        self.loaded.store(true, Ordering::Relaxed);
         Ok(())
+    }
+
+    async fn is_ours_loaded(&self) -> bool {
+        self.loaded.load(Ordering::Relaxed) && self.named(DEFAULT).await.is_ok()
     }
 }
 

@@ -91,7 +91,8 @@ pub(crate) fn create(job: &v1::CreateJob, start: Option<OwnedFd>) -> Result<Answ
 /// They are programs of the host, and the host is out of sight where libcontainer would run them.
 fn refuse_hooks(spec: &Spec) -> Result<(), Failure> {
     let first = |hooks: &Hooks| {
-        let create = hooks.create_runtime().iter().chain(hooks.create_container());
+        let create = hooks.prestart().iter().chain(hooks.create_runtime());
+        let create = create.chain(hooks.create_container());
         let all = create.chain(hooks.start_container()).chain(hooks.poststart());
         let mut all = all.chain(hooks.poststop()).flatten();
         all.next().map(|hook| hook.path().display().to_string())

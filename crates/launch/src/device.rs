@@ -60,7 +60,7 @@ pub(crate) fn add(spec: &mut Spec, job: &v1::CreateJob) -> Result<(), Failure> {
     linux.set_devices(Some(devices));
     if let Some(resources) = linux.resources_mut() {
         let mut all = resources.devices().clone().unwrap_or_default();
-        all.extend(rules);
+        all.extend(rules.into_iter().flatten());
         resources.set_devices(Some(all));
     }
     Ok(())
@@ -104,7 +104,8 @@ fn described(device: &v1::Device, own: &v1::OwnNode) -> Result<Found, Failure> {
     Ok((node, rule(kind, (own.major, own.minor), &device.permissions).at(STAGE, doing)?))
 }
 
-type Found = (LinuxDevice, LinuxDeviceCgroup);
+/// A node, and what may be done with it.
+type Found = (LinuxDevice, Option<LinuxDeviceCgroup>);
 
 fn all(found: &mut Vec<Found>) -> Result<(), Failure> {
     for entry in fs::read_dir("/dev").at(STAGE, || "reading /dev".into())? {
@@ -172,7 +173,16 @@ fn rule(
     kind: LinuxDeviceType,
     (major, minor): (i64, i64),
     permissions: &str,
-) -> Result<LinuxDeviceCgroup, OciSpecError> {
+) -> Result<Option<LinuxDeviceCgroup>, OciSpecError> {
+    // The controller knows two kinds, and no rule that allows nothing.
+    let kind = match kind {
+        LinuxDeviceType::P => return Ok(None),
+        LinuxDeviceType::U => LinuxDeviceType::C,
+        kind => kind,
+    };
+    if permissions.is_empty() {
+        return Ok(None);
+    }
     let rule = LinuxDeviceCgroupBuilder::default().allow(true).typ(kind).major(major).minor(minor);
-    rule.access(permissions).build()
+    rule.access(permissions).build().map(Some)
 }

@@ -3,7 +3,7 @@
 //!
 //! Pure: whoever has read the files hands their text to [`Registry::read`]. The rules are those of the CDI specification 1.1:
 //! JSON or YAML, unknown fields refused, a device of a later directory in place of one of an earlier, two of one directory a
-//! conflict that is told when the device is asked for. Ids of network devices and of Intel RDT are not supported and told so;
+//! conflict that is told when the device is asked for. Network devices and Intel RDT are not supported and told so;
 //! hooks are left in the specification, and who runs it decides.
 
 mod file;
@@ -176,11 +176,11 @@ fn is_word(word: &str, also: &str) -> bool {
 }
 
 impl Registry {
-    /// Understands files, those of the directory that counts least first.
-    pub fn read(files: Vec<(PathBuf, String)>) -> Self {
+    /// Understands files, those of the directory that counts least first. Of one that could not be read it is known why.
+    pub fn read(files: Vec<(PathBuf, Result<String, String>)>) -> Self {
         let mut registry = Self::default();
         for (path, text) in files {
-            match file::parse(&text) {
+            match text.and_then(|text| file::parse(&text)) {
                 Ok(file) => registry.add(path, file),
                 Err(why) => registry.unread.push((path, why)),
             }

@@ -35,7 +35,8 @@ fn the_programs_of_the_host_that_run_inside_cannot_be_written() {
     let by_exec = scene.node.try_crictl(&["exec", "-s", &id, "/proc/self/exe"]).stdout;
     let by_exec = String::from_utf8_lossy(&by_exec).into_owned();
     let by_start = scene.output("", &with(image, &json!({"command": ["/proc/self/exe"]})));
-    // Linked statically, as the scripts link it, it asks for no loader: then nothing of the attacker's has run.
+    // Linked statically, as the scripts link it, it asks for no loader: then nothing of the attacker's has run, and whether it could
+    // have been written is held by the next test, whose program is in the same mount.
     for said in [by_exec, by_start] {
         let kept = said.contains("/ferropod-launch") && said.contains("Read-only file system");
         assert!(kept || said.is_empty(), "{said}");

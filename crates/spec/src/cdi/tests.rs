@@ -26,7 +26,7 @@ devices:
 ";
 
 fn registry(files: &[(&str, &str)]) -> Registry {
-    Registry::read(files.iter().map(|(p, t)| (PathBuf::from(p), (*t).to_owned())).collect())
+    Registry::read(files.iter().map(|(p, t)| (PathBuf::from(p), Ok((*t).to_owned()))).collect())
 }
 
 fn edits(registry: &Registry, names: &[&str]) -> Result<Edits, CdiError> {
@@ -97,6 +97,13 @@ fn what_cannot_be_given_is_named() {
     assert!(said_of(r#"{"hooks": [{"hookName": "never", "path": "/a"}]}"#).contains("hookName"));
     assert!(said(&device("{}").replace("1.0.0", "9.0.0"), "v.com/c=d").contains("cdiVersion"));
     assert!(said(&device("{}").replace("v.com/c", "v.com"), "v.com/c=d").contains("kind"));
+}
+
+#[test]
+fn a_file_that_could_not_be_read_is_named_with_the_reason() {
+    let registry = Registry::read(vec![("/etc/cdi/v.json".into(), Err("no access".into()))]);
+    let error = edits(&registry, &["v.com/c=d"]).unwrap_err().to_string();
+    assert!(error.contains("/etc/cdi/v.json: no access"), "{error}");
 }
 
 #[test]
