@@ -39,6 +39,7 @@ use names::{ContainerId, SandboxId};
 use tokio::sync::watch;
 
 mod activity;
+mod batch;
 mod command;
 mod ends;
 mod forward;

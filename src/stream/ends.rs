@@ -8,6 +8,9 @@ use super::negotiate::Version;
 use super::status::Verdict;
 use super::websocket::Channel;
 
+/// Messages taken at once.
+const PIECES: usize = 64;
+
 /// The client takes nothing more.
 #[derive(Debug, PartialEq, Eq)]
 pub(super) struct Gone;
@@ -25,6 +28,16 @@ impl Input {
         match self {
             Self::Spdy(stream) => stream.chunk().await.map_err(|_| Gone),
             Self::Channel(messages) => Ok(messages.recv().await),
+        }
+    }
+
+    /// The same with all that has come, appended; false instead of none.
+    pub(super) async fn chunks(&mut self, into: &mut Vec<Bytes>) -> Result<bool, Gone> {
+        match self {
+            Self::Spdy(stream) => {
+                stream.chunks(into).await.map(|length| length > 0).map_err(|_| Gone)
+            }
+            Self::Channel(messages) => Ok(messages.recv_many(into, PIECES).await > 0),
         }
     }
 }

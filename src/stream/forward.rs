@@ -19,11 +19,11 @@ use tracing::debug;
 
 use super::activity::Activity;
 use super::ends::{Gone, Input, Output};
-use super::{Server, pump, stopping};
+use super::{Server, batch, pump, stopping};
 
 /// How often it is asked whether the sandbox is still there: a connection in it would keep its network namespace.
 const LOOK_EVERY: Duration = Duration::from_secs(2);
-const CHUNK: usize = 64 << 10;
+const CHUNK: usize = 256 << 10;
 const FIRST: usize = 8 << 10;
 
 /// A pair's data, and where it is said what went wrong.
@@ -277,9 +277,10 @@ impl From<Gone> for Broken {
 }
 
 async fn up(mut from: Input, mut to: OwnedWriteHalf, activity: &Activity) -> Result<(), Broken> {
-    while let Some(bytes) = from.chunk().await? {
+    let mut pieces = Vec::new();
+    while from.chunks(&mut pieces).await? {
         activity.note();
-        if to.write_all(&bytes).await.is_err() {
+        if batch::write(&mut to, &mut pieces).await.is_err() {
             // The other direction may have more to say.
             pump::discard(from).await;
             return Ok(());

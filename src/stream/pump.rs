@@ -4,15 +4,16 @@ use std::time::Duration;
 
 use bytes::BytesMut;
 use engine::world::Terminal;
-use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
+use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite};
 use tokio::sync::watch;
 
 use super::activity::Activity;
+use super::batch;
 use super::ends::{Gone, Input, Output};
 use super::resize::Sizes;
 
 /// What is read at once from a process that has much to say: as much as a pipe holds. It begins with less.
-const CHUNK: usize = 64 << 10;
+const CHUNK: usize = 256 << 10;
 const FIRST: usize = 8 << 10;
 /// Once the process has ended, an output that says nothing for this long is held open by somebody else.
 pub(super) const QUIET_FOR: Duration = Duration::from_secs(2);
@@ -70,15 +71,16 @@ pub(super) async fn input<W>(mut from: Input, mut to: W, activity: Activity)
 where
     W: AsyncWrite + Unpin,
 {
+    let mut pieces = Vec::new();
     loop {
-        match from.chunk().await {
-            Ok(Some(bytes)) => {
+        match from.chunks(&mut pieces).await {
+            Ok(true) => {
                 activity.note();
-                if to.write_all(&bytes).await.is_err() {
+                if batch::write(&mut to, &mut pieces).await.is_err() {
                     break;
                 }
             }
-            Ok(None) => return,
+            Ok(false) => return,
             // The session is about to be dropped: its process is not to take this for the end of its input.
             Err(Gone) => std::future::pending().await,
         }

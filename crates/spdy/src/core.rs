@@ -94,7 +94,7 @@ impl Core {
         lock(&self.state).over.is_some()
     }
 
-    /// Takes in what came.
+    /// Takes in what came; who waits for it is not told.
     pub(crate) fn push(&self, chunk: Bytes, pool: &Pool) {
         let mut state = lock(&self.state);
         if state.unread || state.over.is_some() {
@@ -104,7 +104,11 @@ impl Core {
         state.held += cost;
         pool.used.fetch_add(cost, Ordering::Relaxed);
         state.queue.push_back(chunk);
-        wake(state);
+    }
+
+    /// Wakes who waits for what came.
+    pub(crate) fn tell(&self) {
+        wake(lock(&self.state));
     }
 
     /// Gives out what came.
@@ -130,6 +134,19 @@ impl Core {
                 Poll::Pending
             }
         }
+    }
+
+    /// Gives out all that came already; its length.
+    pub(crate) fn take(&self, into: &mut Vec<Bytes>, pool: &Pool) -> usize {
+        let mut state = lock(&self.state);
+        let (queue, held) = (std::mem::take(&mut state.queue), std::mem::take(&mut state.held));
+        drop(state);
+        let cost = queue.len() * CHUNK_COST;
+        into.extend(queue);
+        if held > 0 {
+            pool.give_back(held);
+        }
+        held - cost
     }
 
     /// Notes why nothing more comes in; true when the stream is over in both directions.

@@ -32,6 +32,9 @@
 //!   they count; queues by bytes, a tiny chunk counting as 64 more; answers that the client does not read (1,024
 //!   frames) and streams that nobody accepts (64) by reading no further. Data frames are dealt out in pieces, so that
 //!   a frame of 16 MiB needs no more room than a small one.
+//! * Data is sent in frames of up to 256 KiB: Go's client makes three reads and an allocation of each, and took 1.0 GB/s so where
+//!   it took 0.8 of 64 KiB and 0.7 of 16 (two cores, five processes on the way). A stream's reader is woken once for all that
+//!   one read of the connection brought it.
 //! * Nothing is copied but chunks below 16 KiB: those would hold a read buffer of up to 128 KiB each.
 //! * The client's death behind unread data cannot be read. While a full stream stops the reading, an empty data frame
 //!   goes out four times a second, if nothing else does: writing is how TCP tells. Not a PING: its answer would wait

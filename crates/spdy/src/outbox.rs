@@ -12,10 +12,10 @@ use crate::frame::{FIN, Frame};
 use crate::zip::Deflater;
 
 /// Payload of the largest data frame sent: a `PING` waits no longer than a batch of these takes.
-pub(crate) const DATA: usize = 64 << 10;
+pub(crate) const DATA: usize = 256 << 10;
 /// Frames and about as many bytes as one write takes.
 pub(crate) const BATCH_FRAMES: usize = 64;
-const BATCH_BYTES: usize = 256 << 10;
+const BATCH_BYTES: usize = 512 << 10;
 /// What a frame costs besides its bytes.
 const FRAME_COST: usize = 64;
 /// Control frames beyond which the connection is not read: who does not read the answers gets no more of them.
@@ -141,9 +141,14 @@ impl Outbox {
         }
     }
 
+    /// Whether the client has to read answers before it is read.
+    pub(crate) fn is_strained(&self) -> bool {
+        lock(&self.queues).urgent.len() > URGENT
+    }
+
     /// Waits until the client read enough of the answers.
     pub(crate) async fn ease(&self) {
-        while lock(&self.queues).urgent.len() > URGENT {
+        while self.is_strained() {
             self.eased.notified().await;
         }
     }

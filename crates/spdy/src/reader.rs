@@ -39,6 +39,8 @@ pub(crate) struct Reader {
     incoming: Option<mpsc::Sender<Incoming>>,
     /// Whether the user accepted the last stream offered.
     accepting: bool,
+    /// The stream that was given data and not told: its reader shall take all of one read at once.
+    untold: Option<Arc<Core>>,
 }
 
 impl Reader {
@@ -56,6 +58,7 @@ impl Reader {
             handle: Arc::downgrade(handle),
             incoming: Some(incoming),
             accepting: true,
+            untold: None,
         }
     }
 
@@ -84,7 +87,10 @@ impl Reader {
             }
             Head::Control { version, .. } => return Err(End::Protocol(Breach::Version(version))),
         }
-        self.shared.outbox.ease().await;
+        if self.shared.outbox.is_strained() {
+            self.tell();
+            self.shared.outbox.ease().await;
+        }
         Ok(())
     }
 
@@ -104,7 +110,7 @@ impl Reader {
             self.fill(io, 1).await?;
             let length = left.min(self.buffer.len());
             match &core {
-                Some(core) => core.push(take(&mut self.buffer, length), &self.shared.pool),
+                Some(core) => self.push(core, length),
                 None => self.buffer.advance(length),
             }
             left -= length;
@@ -113,6 +119,21 @@ impl Reader {
             self.finish(&core);
         }
         Ok(())
+    }
+
+    fn push(&mut self, core: &Arc<Core>, length: usize) {
+        if self.untold.as_ref().is_some_and(|untold| !Arc::ptr_eq(untold, core)) {
+            self.tell();
+        }
+        core.push(take(&mut self.buffer, length), &self.shared.pool);
+        self.untold.get_or_insert_with(|| Arc::clone(core));
+    }
+
+    /// Wakes who waits for what came. Due before this task waits for anything.
+    fn tell(&mut self) {
+        if let Some(core) = self.untold.take() {
+            core.tell();
+        }
     }
 
     /// The stream that data is for; none when it is to be thrown away.
@@ -137,9 +158,11 @@ impl Reader {
     /// The client's death cannot be read meanwhile (its FIN is behind the data), and TCP tells of it only to who writes. An
     /// empty data frame is the one frame that a client does not answer: its answer would be stuck behind that data, and a
     /// client that waits for its own write reads no more.
-    async fn room(&self, core: &Core) {
-        let limits = &self.shared.limits;
-        while !core.has_room(limits.stream_buffer, &self.shared.pool, limits.session_buffer) {
+    async fn room(&mut self, core: &Core) {
+        let (most, most_of_all) =
+            (self.shared.limits.stream_buffer, self.shared.limits.session_buffer);
+        while !core.has_room(most, &self.shared.pool, most_of_all) {
+            self.tell();
             let freed = self.shared.pool.freed.notified();
             if tokio::time::timeout(PROBE, freed).await.is_err() {
                 let open =
@@ -227,6 +250,7 @@ impl Reader {
 
     /// Offers a stream to the session's user. Dropped, it refuses itself.
     async fn offer(&mut self, incoming: Incoming) {
+        self.tell();
         let Some(queue) = &self.incoming else { return };
         self.accepting = match queue.try_send(incoming) {
             Ok(()) => true,
@@ -303,6 +327,7 @@ impl Reader {
             if room < self.want / 2 {
                 self.buffer.reserve(self.want);
             }
+            self.tell();
             let room = self.buffer.capacity() - self.buffer.len();
             let read = io.read_buf(&mut self.buffer).await.map_err(|error| broken(&error))?;
             if read == 0 {

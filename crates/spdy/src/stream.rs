@@ -87,6 +87,15 @@ impl RecvStream {
         std::future::poll_fn(|cx| self.poll_chunk(cx)).await
     }
 
+    /// Appends all bytes that have come, after waiting for the first of them; none after the client's FIN or at the end of the
+    /// session. Gives their number. Cancel-safe.
+    pub async fn chunks(&mut self, into: &mut Vec<Bytes>) -> Result<usize, StreamError> {
+        let Some(first) = self.chunk().await? else { return Ok(0) };
+        let length = first.len();
+        into.push(first);
+        Ok(length + self.tie.core.take(into, &self.tie.shared().pool))
+    }
+
     fn poll_chunk(&self, cx: &mut Context<'_>) -> Poll<Result<Option<Bytes>, StreamError>> {
         self.tie.core.poll_chunk(cx, &self.tie.shared().pool)
     }
@@ -145,7 +154,7 @@ impl SendStream {
         self.tie.core.id
     }
 
-    /// Sends these bytes in frames of 64 KiB at most; waits for room before each, in turn with the session's other streams.
+    /// Sends these bytes in frames of 256 KiB at most; waits for room before each, in turn with the session's other streams.
     ///
     /// Dropped half-way, it may have sent a part.
     pub async fn send(&mut self, data: Bytes) -> Result<(), StreamError> {

@@ -79,6 +79,15 @@ pub(crate) fn cpu_seconds(roots: &BTreeSet<u32>) -> f64 {
     let all = all();
     let pids = tree(&all, roots);
     let ticks: u64 = all.values().filter(|p| pids.contains(&p.pid)).map(|p| p.ticks).sum();
+    seconds(ticks)
+}
+
+/// CPU seconds that this process has used, and the children that it has waited for; living ones are not counted.
+pub(crate) fn own_cpu_seconds(pid: u32) -> f64 {
+    one(pid).map_or(0.0, |process| seconds(process.ticks))
+}
+
+fn seconds(ticks: u64) -> f64 {
     f64::from(u32::try_from(ticks).unwrap_or(u32::MAX)) / f64::from(TICKS_PER_SECOND)
 }
 

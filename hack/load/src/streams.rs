@@ -61,7 +61,9 @@ pub(crate) async fn run(args: Args) -> Result<Verdict> {
     let scene = Scene::make(client, args.template.clone(), &args.scratch).await?;
     let mut checks = Vec::new();
     if args.mebibytes > 0 {
-        checks.extend(carry::measure(&scene, &crictl, &args.transport, args.mebibytes).await?);
+        checks.extend(
+            carry::measure(&scene, &crictl, (&args.transport, args.pid), args.mebibytes).await?,
+        );
     }
     if args.kills > 0 {
         checks.push(kills::measure(&scene, &crictl, args.pid, args.kills).await?);

@@ -66,7 +66,7 @@ async fn streams_that_send_at_once_take_turns() {
     for _ in 0..100 {
         match client.next().await.unwrap() {
             Seen::Data { stream, data, .. } => {
-                assert!(data.len() <= 64 << 10);
+                assert!(data.len() <= crate::outbox::DATA);
                 frames[usize::from(stream == 3)] += 1;
             }
             other => panic!("{other:?}"),

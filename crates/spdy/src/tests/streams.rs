@@ -59,6 +59,22 @@ async fn after_the_servers_fin_the_client_may_go_on() {
 }
 
 #[tokio::test]
+async fn all_that_has_come_is_taken_at_once_and_nothing_waits_for_what_has_not() {
+    let (_session, mut client, stream) = opened(Limits::default(), 4096).await;
+    let (mut recv, _send) = stream.split();
+    let half = &data(1, 0, b"and half of this")[..8 + 8];
+    client.say(&[&data(1, 0, b"one, "), &data(1, 0, b"two, "), half].concat()).await;
+    let mut pieces = Vec::new();
+    assert_eq!(soon(recv.chunks(&mut pieces)).await, Ok(18));
+    assert_eq!(pieces.concat(), b"one, two, and half");
+    client.say(b" of this").await;
+    assert_eq!(soon(recv.chunks(&mut pieces)).await, Ok(8));
+    client.say(&data(1, 1, b"")).await;
+    assert_eq!(soon(recv.chunks(&mut pieces)).await, Ok(0));
+    assert_eq!(pieces.concat(), b"one, two, and half of this");
+}
+
+#[tokio::test]
 async fn a_reset_by_the_client_comes_after_its_data() {
     let (_session, mut client, stream) = opened(Limits::default(), 4096).await;
     let (mut recv, mut send) = stream.split();
