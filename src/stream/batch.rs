@@ -60,7 +60,7 @@ mod tests {
             assert!(pieces.is_empty());
         };
         let mut came = Vec::new();
-        let (_, read) = tokio::join!(write, from.read_to_end(&mut came));
+        let ((), read) = tokio::join!(write, from.read_to_end(&mut came));
         assert_eq!((read.unwrap(), came), (whole.len(), whole));
     }
 
