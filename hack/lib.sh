@@ -130,6 +130,11 @@ build_load() {
 # tool NAME: the path of an outside tool, built from its pinned Go module when it is not yet.
 tool() { "$repo/hack/tools/build" "$1"; }
 
+# outside_runtime: the path of an OCI runtime for runtime handlers: RUNC, or the runc of hack/tools.
+outside_runtime() {
+  if [ -n "${RUNC:-}" ]; then echo "$RUNC"; else tool runc; fi
+}
+
 # === a place to run in ===
 
 # own_netns NAME PREPARE "$@": calls PREPARE while there is a way to the package registries, then runs the calling script
@@ -248,7 +253,7 @@ serve_ferropod() {
 }
 
 # write_config: a configuration under $run, with the native network and the loopback registry for all images, and with
-# the runtime handler FERROPOD_HANDLER, which is runc, when that is set.
+# the runtime handler FERROPOD_HANDLER, which is `outside_runtime`, when that is set.
 write_config() {
   local host
   for host in registry.k8s.io gcr.io k8s.gcr.io 127.0.0.1:5000; do
@@ -266,7 +271,7 @@ write_config() {
 	registries_conf = ""
 	TOML
   [ -z "${FERROPOD_HANDLER:-}" ] ||
-    printf '[runtime.handlers.%s]\npath = "%s"\n' "$FERROPOD_HANDLER" "$(tool runc)" >>"$run/config.toml"
+    printf '[runtime.handlers.%s]\npath = "%s"\n' "$FERROPOD_HANDLER" "$(outside_runtime)" >>"$run/config.toml"
 }
 
 # start_ferropod LOG: the daemon with the configuration that write_config made. Sets `daemon` and `endpoint`.
