@@ -318,7 +318,7 @@ impl Shim for LiveShim {
         let (node, id) = (self.node.clone(), container.id.clone());
         let place = blocking(move || {
             let path = node.cgroups.container_path(&pod, &id);
-            node.cgroups.open_place(&path).map_err(|e| fault(e.kind(), &e))
+            node.cgroups.launch_place(&path).map_err(|e| fault(e.kind(), &e))
         })
         .await?;
         let stdio = container.config.stdio;

@@ -52,6 +52,14 @@ impl Cgroups {
         self.unified().map(|unified| make_and_open(&path.under(unified))).transpose()
     }
 
+    /// Makes a container's cgroup; gives the place that what makes the container is born in. `None` on v1, where that cannot be
+    /// done, and on v2: libcontainer joins it there itself, and kills all in it when it fails, so that nobody would be left to
+    /// say why. Blocks.
+    pub fn launch_place(&self, path: &CgroupPath) -> Result<Option<OwnedFd>, PlaceError> {
+        let place = self.open_place(path)?;
+        Ok(place.filter(|_| self.layout() == Layout::Hybrid))
+    }
+
     /// The place that a pod's shim is born in; `None` on pure v1, and with the systemd driver, which moves it later. Blocks.
     pub fn shim_place(&self, pod: &PodCgroup) -> Result<Option<OwnedFd>, PlaceError> {
         match self.driver() {

@@ -216,7 +216,9 @@ fn on_v2_the_unified_tree_alone_is_used() {
     let dir = pod.under(ground.cgroups.unified().unwrap());
     // As establish does it, without passing on controllers from the machine's root.
     fs::create_dir_all(&dir).unwrap();
-    let place = ground.cgroups.open_place(&pod.container(&container)).unwrap();
+    let path = pod.container(&container);
+    assert!(ground.cgroups.launch_place(&path).unwrap().is_none(), "libcontainer would kill it");
+    let place = ground.cgroups.open_place(&path).unwrap();
     let sleeper = Sleeper::in_place(place.as_ref(), &[]);
     let exec = ExecId::from_random([2; 32]);
     let (fd, exec_place) = ground.cgroups.exec_place(&pod, &container, &exec).unwrap();
