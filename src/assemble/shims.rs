@@ -414,9 +414,15 @@ fn create_job(node: &Node, order: &CreateOrder, runtime: String) -> Result<v1::C
         devices: devices.collect(),
         all_devices: order.built.all_devices,
         image_volumes: image_volumes(order),
+        poststart: runtime.is_empty() && has_poststart(order),
         runtime,
         relabel: order.built.relabel.clone(),
     })
+}
+
+fn has_poststart(order: &CreateOrder) -> bool {
+    let hooks = order.built.spec.hooks().as_ref();
+    hooks.and_then(|hooks| hooks.poststart().as_ref()).is_some_and(|all| !all.is_empty())
 }
 
 fn own_node(own: spec::OwnNode) -> v1::OwnNode {

@@ -11,6 +11,7 @@
 //! * [`create`], [`exec`]: the two jobs, in order;
 //! * [`external`]: creation and start by an OCI runtime of the host, for pods whose handler names one;
 //! * [`rootfs`], [`source`], [`late`], [`links`], [`device`]: the mount namespace that a container is made in;
+//! * [`hook`]: programs that a container's specification names; [`ground`]: where the staging root is for their sake;
 //! * [`cgroups`]: the container's own, where there are v1 hierarchies;
 //! * [`volume`]: images as volumes; [`idmap`]: what a user namespace adds to it;
 //! * [`user`], [`directory`]: what only the image's files can tell;
@@ -68,6 +69,8 @@ mod exec;
 mod executor;
 mod external;
 mod failure;
+mod ground;
+mod hook;
 mod idmap;
 mod label;
 mod late;
@@ -93,6 +96,11 @@ use control::{Answer, Control};
 use failure::{At, Failure};
 
 fn main() -> ExitCode {
+    let args: Vec<String> =
+        std::env::args_os().map(|arg| arg.to_string_lossy().into_owned()).collect();
+    if let Some(done) = hook::as_hook(&args) {
+        return if done.is_ok() { ExitCode::SUCCESS } else { ExitCode::FAILURE };
+    }
     match Control::inherited().and_then(|control| serve(&control)) {
         Ok(()) => ExitCode::SUCCESS,
         // Without a control socket there is nobody to tell, and stderr is the container's.
@@ -115,6 +123,7 @@ fn job(control: &Control) -> Result<Answer, Failure> {
     umask(Mode::from_bits_truncate(0o022));
     match control.job()? {
         Job::Create(job) if !job.runtime.is_empty() => external::create(&job),
+        Job::Start(job) if job.runtime.is_empty() => hook::poststart(&job),
         Job::Start(job) => external::start(&job),
         Job::Create(job) => create::create(&job, raw::inherited(wire::inherited::START_FD).ok()),
         Job::Exec(job) => exec::exec(&job),

@@ -31,6 +31,7 @@ pub(crate) struct Container {
     pub(crate) bundle: String,
     /// The OCI runtime that has made it and starts it; empty: launch.
     pub(crate) runtime: String,
+    pub(crate) poststart: Poststart,
     pub(crate) born: Option<Born>,
     pub(crate) phase: Phase,
     pub(crate) started_at: Option<i64>,
@@ -65,6 +66,14 @@ pub(crate) enum Phase {
     Exited(Exited),
     /// Its log is being closed.
     Leaving,
+}
+
+/// What is done when its program has been executed, before that is told.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Poststart {
+    Nothing,
+    /// By a launch.
+    Hooks,
 }
 
 /// What becomes of a container's input.
@@ -140,9 +149,10 @@ impl Container {
         }
     }
 
-    /// Its runtime is at work. How it ends is of interest only when that has said whether it began.
+    /// Its runtime is at work, or hooks are or will be. How it ends is of interest only when launch has said whether it began.
     pub(crate) fn is_starting_outside(&self) -> bool {
-        matches!(self.phase, Phase::Starting(_)) && !self.runtime.is_empty()
+        matches!(self.phase, Phase::Starting(_))
+            && (self.start.is_none() || self.poststart == Poststart::Hooks)
     }
 
     pub(crate) fn output(&mut self, stream: Stream) -> &mut Option<Output> {

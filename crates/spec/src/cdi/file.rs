@@ -141,6 +141,9 @@ impl ContainerEdits {
             if !HOOKS.contains(&hook.at.as_str()) {
                 return Err(format!("hooks.hookName {:?} is not known", hook.at));
             }
+            if let Some(timeout) = hook.timeout.filter(|timeout| *timeout <= 0) {
+                return Err(format!("hooks.timeout {timeout} is not above zero"));
+            }
         }
         Ok(())
     }
