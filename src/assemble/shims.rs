@@ -330,7 +330,7 @@ impl Shim for LiveShim {
             stdin: stdio.stdin,
             stdin_once: stdio.stdin_once,
             tty: stdio.tty,
-            deadline_ms: LAUNCH_WITHIN_MS,
+            deadline_ms: LAUNCH_WITHIN_MS.saturating_add(hooks_within_ms(order)),
             no_cgroup_fd: false,
             target_container_id: target.map(ToString::to_string).unwrap_or_default(),
         };
@@ -414,15 +414,15 @@ fn create_job(node: &Node, order: &CreateOrder, runtime: String) -> Result<v1::C
         devices: devices.collect(),
         all_devices: order.built.all_devices,
         image_volumes: image_volumes(order),
-        poststart: runtime.is_empty() && has_poststart(order),
+        poststart: runtime.is_empty() && order.built.has_poststart(),
         runtime,
         relabel: order.built.relabel.clone(),
     })
 }
 
-fn has_poststart(order: &CreateOrder) -> bool {
-    let hooks = order.built.spec.hooks().as_ref();
-    hooks.and_then(|hooks| hooks.poststart().as_ref()).is_some_and(|all| !all.is_empty())
+/// Hooks that say how long they may take: launch has that on top.
+fn hooks_within_ms(order: &CreateOrder) -> u32 {
+    u32::try_from(order.built.hooks_within().as_millis()).unwrap_or(u32::MAX)
 }
 
 fn own_node(own: spec::OwnNode) -> v1::OwnNode {

@@ -161,6 +161,7 @@ fn perform(stage: Stage, shim: i32, bundle: &Path) -> Result<(), Failure> {
         return run(&config, stage, container, config.root());
     }
     show_cgroups(shim)?;
+    join_cgroups_of(shim);
     let pid = told.get("pid").and_then(Value::as_i64).and_then(|pid| i32::try_from(pid).ok());
     let container = Container { id, bundle, pid };
     run(&config, Stage::Prestart, container, bundle)?;
@@ -171,7 +172,12 @@ fn perform(stage: Stage, shim: i32, bundle: &Path) -> Result<(), Failure> {
 fn show_cgroups(shim: i32) -> Result<(), Failure> {
     let doing = || format!("showing {CGROUPS}");
     let table = fs::read_to_string("/proc/self/mountinfo").at(STAGE, doing)?;
-    if table.lines().any(|line| line.contains(" - cgroup")) {
+    // Elsewhere are the binds of what the container is to see of its own.
+    let in_place = |line: &str| {
+        let point = line.split(' ').nth(4);
+        line.contains(" - cgroup") && point.is_some_and(|point| point.starts_with(CGROUPS))
+    };
+    if table.lines().any(in_place) {
         return Ok(());
     }
     unshare(CloneFlags::CLONE_NEWNS).at(STAGE, doing)?;
@@ -180,6 +186,30 @@ fn show_cgroups(shim: i32) -> Result<(), Failure> {
     let whole = rootfs::private_clone(CGROUPS, true)?;
     raw::enter(own.as_fd(), libc::CLONE_NEWNS).at(STAGE, doing)?;
     raw::attach(whole.as_fd(), rootfs::place(CGROUPS)?.as_fd()).at(STAGE, doing)
+}
+
+/// Launch has joined the container's, whose limits are none for a program of the node. Where that cannot be, they hold.
+fn join_cgroups_of(shim: i32) {
+    let table = fs::read_to_string(format!("/proc/{shim}/cgroup")).unwrap_or_default();
+    for place in cgroup_files(&table) {
+        let file = File::options().write(true).open(place);
+        file.and_then(|mut file| file.write_all(b"0")).ok();
+    }
+}
+
+/// What a process with one thread writes `0` into to join the cgroups of a /proc/PID/cgroup.
+fn cgroup_files(table: &str) -> Vec<String> {
+    let alone = table.lines().count() == 1;
+    let one = |line: &str| {
+        let (_, rest) = line.split_once(':')?;
+        let (name, path) = rest.split_once(':')?;
+        Some(match name.strip_prefix("name=").unwrap_or(name) {
+            "" if alone => format!("{CGROUPS}{path}/cgroup.procs"),
+            "" => format!("{CGROUPS}/unified{path}/cgroup.procs"),
+            name => format!("{CGROUPS}/{name}{path}/tasks"),
+        })
+    };
+    table.lines().filter_map(one).collect()
 }
 
 fn read(bundle: &Path) -> Result<Config, Failure> {
@@ -225,5 +255,73 @@ impl AtStart {
         let pid = Some(getpid().as_raw());
         let container = Container { id: &self.id, bundle: Path::new(&self.bundle), pid };
         run(&self.config, Stage::StartContainer, container, Path::new("."))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn spec(hooks: &str) -> Spec {
+        let text = format!(
+            r#"{{"ociVersion":"1.2.0","root":{{"path":"/rootfs"}},"hooks":{hooks},"linux":{{"devices":
+                [{{"path":"/dev/x","type":"c","major":1,"minor":3}}]}}}}"#
+        );
+        serde_json::from_str(&text).unwrap()
+    }
+
+    #[test]
+    fn only_hooks_that_are_run_while_a_container_is_made_want_the_hosts_tree() {
+        for at in ["prestart", "createRuntime", "createContainer"] {
+            assert!(while_making(&spec(&format!(r#"{{"{at}":[{{"path":"/h"}}]}}"#))), "{at}");
+        }
+        let others = r#"{"prestart":[],"startContainer":[{"path":"/h"}],"poststart":[{"path":"/h"}],
+            "poststop":[{"path":"/h"}]}"#;
+        assert!(!while_making(&spec(others)));
+    }
+
+    #[test]
+    fn libcontainer_starts_launch_when_there_is_something_to_run() {
+        let ground = Ground::over(Path::new("/over"), "/over/bundle");
+        let ours = |spec: &Spec, ground: &Ground| {
+            let mut carrier = spec.clone();
+            carrier.set_hooks(None);
+            carry(spec, &mut carrier, ground).unwrap();
+            serde_json::to_value(carrier.hooks()).unwrap()
+        };
+        let both =
+            spec(r#"{"prestart":[{"path":"/h"}],"createContainer":[{"path":"/h"},{"path":"/i"}]}"#);
+        let hooks = ours(&both, &ground);
+        let args = |at: &str| {
+            let all = hooks[at].as_array().unwrap();
+            assert_eq!(all.len(), 1, "{at}");
+            assert_eq!(all[0]["path"], "/proc/self/exe");
+            serde_json::from_value::<Vec<String>>(all[0]["args"].clone()).unwrap()
+        };
+        assert_eq!(args("createRuntime")[1..3], ["hooks", "createRuntime"]);
+        assert_eq!(args("createContainer")[4..], ["/over/bundle", "/over/hook"]);
+        assert!(hooks.get("prestart").is_none());
+        assert!(ours(&both, &Ground::root()).is_null());
+    }
+
+    #[test]
+    fn the_cgroups_of_a_process_are_found_in_each_layout() {
+        let hybrid = "4:cpu,cpuacct:/a\n2:name=systemd:/b\n0::/c\n";
+        assert_eq!(
+            cgroup_files(hybrid),
+            [
+                "/sys/fs/cgroup/cpu,cpuacct/a/tasks",
+                "/sys/fs/cgroup/systemd/b/tasks",
+                "/sys/fs/cgroup/unified/c/cgroup.procs",
+            ]
+        );
+        assert_eq!(cgroup_files("0::/pod/shim\n"), ["/sys/fs/cgroup/pod/shim/cgroup.procs"]);
+    }
+
+    #[test]
+    fn launch_is_a_hook_by_its_arguments_only() {
+        assert!(as_hook(&["ferropod-launch".to_owned()]).is_none());
+        let strange = ["ferropod-launch", "hooks", "poststart", "1", "/b", "/r"];
+        assert!(as_hook(&strange.map(str::to_owned)).is_none());
     }
 }

@@ -17,6 +17,8 @@ const OBSERVE: &str = r#"
 stage=$1
 cat > "$OUT/$stage.json"
 for kind in mnt pid net ipc user; do readlink /proc/self/ns/$kind; done > "$OUT/$stage.ns"
+cat /proc/self/cgroup > "$OUT/$stage.cgroups"
+ls /sys/fs/cgroup/cgroup.procs /sys/fs/cgroup/*/cgroup.procs > "$OUT/$stage.seen" 2> /dev/null
 echo "$stage" >> "$OUT/order"
 "#;
 /// What vendors' hooks do: find the root by the state, and work in it.
@@ -173,6 +175,23 @@ fn a_hook_works_in_the_root_of_a_container_with_a_user_namespace() {
 }
 
 #[test]
+fn hooks_leave_no_way_to_the_node() {
+    let vendor = Vendor::new();
+    let node = &vendor.node;
+    let pod = node.run_pod(&Value::Null);
+    let inside = |asked: &Value| {
+        let id = node.run(&pod, SLEEP, asked);
+        let see = "ls /proc/1/fd | wc -l; cut -d' ' -f5 /proc/self/mountinfo";
+        node.crictl(&["exec", "-s", &id, "sh", "-c", see])
+    };
+    let (plain, hooked) = (inside(&Value::Null), inside(&devices(&["adapted", "observed"])));
+    let own = |line: &&str| !line.starts_with("/mnt/hook");
+    let hooked: Vec<&str> = hooked.lines().filter(own).collect();
+    assert_eq!(hooked, plain.lines().collect::<Vec<_>>());
+    vendor.node.end_clean();
+}
+
+#[test]
 fn each_hook_is_told_the_state_in_its_turn_and_place() {
     let mut vendor = Vendor::new();
     let pod = vendor.node.run_pod(&Value::Null);
@@ -186,7 +205,11 @@ fn each_hook_is_told_the_state_in_its_turn_and_place() {
     let (pid, host) = (vendor.pid(&id), namespaces("self"));
     let own = namespaces(&pid.to_string());
     assert_eq!(vendor.namespaces("createContainer"), own);
+    assert!(vendor.wrote("createContainer.cgroups").contains(&id), "not in the container's cgroup");
     for stage in ["prestart", "createRuntime", "poststart"] {
+        let joined = vendor.wrote(&format!("{stage}.cgroups"));
+        assert!(!joined.contains(&id), "{stage}: {joined}");
+        assert_ne!(vendor.wrote(&format!("{stage}.seen")), "", "{stage}");
         assert_eq!(vendor.namespaces(stage)[1..], host[1..], "{stage}");
         assert_eq!(vendor.state(stage)["pid"], pid, "{stage}");
     }
