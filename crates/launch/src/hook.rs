@@ -16,6 +16,19 @@
 //! then, the staging root is no root but covers a directory of the host ([`ground`](crate::ground)), as it does for an outside
 //! runtime; the host's tree goes at libcontainer's `pivot_root`. The bundle is at its own path, in its `config.json` is
 //! `root.path`. No descriptor leads back to the host, so that none can leak.
+//!
+//! # Decisions
+//! * The host is in sight of libcontainer for such containers alone: what it does by path with an image's files could then go
+//!   wrong there, as with every other runtime. All others keep the small root.
+//! * Not a clone of the host's tree in the staging root: hooks mount things in the container's root, and those must be the
+//!   container's when they return.
+//! * A user namespace's root has to reach the staging root by path: it then covers the first directory on the way that only root
+//!   can enter (Ferropod's own, as it makes them), else the one of all bundles. Programs below it are out of sight.
+//! * On v1 the hierarchies are taken out of sight of libcontainer, as ever; hooks of the node get them back, in a mount namespace
+//!   of their own, and leave the container's cgroups for the shim's. On both they have the container's oom score.
+//! * Each stage has the container's root (createContainer), the bundle, or what the container's program has (startContainer) as its
+//!   working directory: runc's ways. After the start the bundle is there and the root is not: that is mounted nowhere on the node.
+//! * poststart hooks are run before the start is answered. One that fails ends the container, as the specification says.
 
 use std::fs::{self, File, Permissions};
 use std::io::{Read, Write};

@@ -4,7 +4,7 @@
 //! shim ── fds 0-2 stdio, 3 control, 4-8 the pod's namespaces, 10 start ──> launch
 //!   Job{create} ─> rootfs, sources ─> user ─> carrier ─> libcontainer ─> Born     (the process waits on <bundle>/<id>/notify.sock)
 //!   Job{create, runtime} ─> rootfs, sources ─> user ─> RUNTIME create ───> Born     (the process waits for Job{start})
-//!   Job{start}  ─> RUNTIME start ─> Born                                            (or why not)
+//!   Job{start}  ─> RUNTIME start, or poststart hooks ─> Born                        (or why not)
 //!   Job{exec}   ─> config.json ─> cgroups ─> setns ─> fork ─> execve ───> Born     (or why not)
 //! ```
 //!

@@ -9,7 +9,8 @@
 //! ```
 //!
 //! Everything is a detached mount until this process's mount namespace has been cut off from the host's, then it is
-//! attached below a tmpfs, which becomes the root; the host's tree is detached. libcontainer copies that small table.
+//! attached below a tmpfs, which becomes the root; the host's tree is detached. libcontainer copies that small table. For hooks
+//! the host's tree stays ([`hook`](crate::hook)).
 
 use std::ffi::{CStr, CString};
 use std::fs::{self, DirBuilder, File};
