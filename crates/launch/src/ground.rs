@@ -3,11 +3,15 @@
 use std::path::{Path, PathBuf};
 
 use libcontainer::oci_spec::runtime::{Mount, Spec};
+use nix::mount::{MsFlags, mount};
 
 use crate::external::bind;
-use crate::failure::Failure;
+use crate::failure::{At, Failure};
+use crate::idmap::USUAL;
 use crate::rootfs::{self, BUNDLE, CARRIER, ROOTFS};
 use crate::terminal;
+
+const STAGE: &str = "device";
 
 /// The staging root, once it is in its place.
 #[derive(Debug)]
@@ -60,15 +64,26 @@ impl Ground {
     }
 
     /// In a user namespace libcontainer binds the devices that it finds under their names in /dev: those of the host, where that
-    /// is in sight. So it is told to mount ours.
+    /// is in sight. So the usual ones are covered there with ours, and of the others it is told as mounts.
     pub(crate) fn bind_devices(&self, carrier: &mut Spec) -> Result<(), Failure> {
+        for (name, ..) in USUAL {
+            let (ours, theirs) = (self.part(&format!("/dev/{name}")), format!("/dev/{name}"));
+            let none = None::<&str>;
+            mount(Some(ours.as_str()), theirs.as_str(), none, MsFlags::MS_BIND, none)
+                .at(STAGE, || format!("covering {theirs}"))?;
+        }
         let Some(linux) = carrier.linux_mut() else { return Ok(()) };
         let devices = linux.devices().clone().unwrap_or_default();
         linux.set_devices(None);
-        let over = Path::new(&self.over);
-        let binds = devices.iter().map(|device| bind(device, over));
+        let others = devices.iter().filter(|device| !is_usual(device.path()));
+        let binds = others.map(|device| bind(device, Path::new(&self.over)));
         let binds = binds.collect::<Result<Vec<Mount>, _>>()?;
         carrier.mounts_mut().get_or_insert_default().extend(binds);
         Ok(())
     }
+}
+
+fn is_usual(device: &Path) -> bool {
+    let name = device.strip_prefix("/dev").ok();
+    name.is_some_and(|name| USUAL.iter().any(|(usual, ..)| name == Path::new(usual)))
 }

@@ -83,6 +83,8 @@ impl Vendor {
         let inside = json!({"hookName": "startContainer", "path": "/bin/sh",
             "args": ["sh", "-c", "echo inside >&2; exit 4"]});
         devices.push(device("fail-startContainer", &[inside]));
+        devices.push(json!({"name": "noded", "containerEdits": {
+            "deviceNodes": [{"path": "/dev/fake/null", "hostPath": "/dev/null"}]}}));
         let file = json!({"cdiVersion": "0.6.0", "kind": "vendor.com/fake", "devices": devices});
         write(&vendor.node.path("cdi/vendor.json"), &file.to_string());
         vendor
@@ -166,10 +168,15 @@ fn a_hook_works_in_the_root_of_a_container_with_a_user_namespace() {
     let node = &vendor.node;
     let pod = node.run_pod(&user_namespace(&Value::Null));
     let mut asked = user_namespace(&Value::Null);
-    asked["CDI_devices"] = devices(&["adapted", "observed"])["CDI_devices"].take();
+    asked["CDI_devices"] = devices(&["adapted", "observed", "noded"])["CDI_devices"].take();
     let id = node.run(&pod, SLEEP, &asked);
     is_adapted(node, &id);
     assert_eq!(node.crictl(&["exec", "-s", &id, "stat", "-c", "%u", "/etc/adapted"]), "0");
+    let script =
+        "echo > /dev/fake/null && echo > /dev/null && stat -c '%u %t %T' /dev/null /dev/fake/null";
+    let nodes = node.crictl(&["exec", "-s", &id, "sh", "-c", script]);
+    // The one is the pod's own, the other the node's.
+    assert_eq!(nodes, if node.is_outside() { "65534 1 3\n65534 1 3" } else { "0 1 3\n65534 1 3" });
     let own = namespaces(&vendor.pid(&id).to_string());
     assert_eq!(vendor.namespaces("createContainer"), own);
     assert_eq!(vendor.namespaces("createRuntime")[4], namespaces("self")[4]);
