@@ -225,6 +225,14 @@ impl ReadError {
     }
 }
 
+// === impl Hook ===
+
+impl Hook {
+    fn limit(&self) -> Duration {
+        self.timeout.map_or(PATIENCE, Duration::from_secs)
+    }
+}
+
 // === impl Config ===
 
 impl Config {
@@ -233,7 +241,17 @@ impl Config {
         let path = bundle.join("config.json");
         let text = std::fs::read(&path)
             .map_err(|source| ReadError::File { path: path.clone(), source })?;
-        serde_json::from_slice(&text).map_err(|source| ReadError::Text { path, source })
+        Self::parse(&text).map_err(|source| ReadError::Text { path, source })
+    }
+
+    /// Understands the text of one.
+    pub fn parse(text: &[u8]) -> Result<Self, serde_json::Error> {
+        serde_json::from_slice(text)
+    }
+
+    /// How long the hooks of a stage may take; none take no time.
+    pub fn within(&self, stage: Stage) -> Duration {
+        self.at(stage).map(Hook::limit).fold(Duration::ZERO, Duration::saturating_add)
     }
 
     /// Whether there is anything to run.

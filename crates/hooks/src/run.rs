@@ -13,7 +13,7 @@ use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use nix::sys::signal::{Signal, killpg};
 use nix::unistd::{Pid, pipe2};
 
-use crate::{Hook, HookError, PATIENCE, Stage};
+use crate::{Hook, HookError, Stage};
 
 /// How much of what a program wrote is quoted.
 const TAIL: usize = 1 << 10;
@@ -36,7 +36,7 @@ pub(crate) fn run(
     cwd: &Path,
     env: &[String],
 ) -> Result<(), HookError> {
-    let limit = hook.timeout.map_or(PATIENCE, Duration::from_secs);
+    let limit = hook.limit();
     let path = || hook.path.clone();
     let begun = input
         .as_ref()

@@ -114,6 +114,16 @@ fn a_hook_that_leaves_somebody_behind_or_reads_nothing_is_not_waited_for() {
 }
 
 #[test]
+fn what_hooks_may_take_is_the_sum_of_what_each_may() {
+    let text =
+        br#"{"hooks":{"poststart":[{"path":"/a","timeout":3},{"path":"/b"}],"poststop":[]}}"#;
+    let config = Config::parse(text).unwrap();
+    assert_eq!(config.within(Stage::Poststart), PATIENCE + Duration::from_secs(3));
+    assert_eq!(config.within(Stage::Poststop), Duration::ZERO);
+    assert!(config.has(Stage::Poststart) && !config.has(Stage::Poststop));
+}
+
+#[test]
 fn a_hook_that_is_not_there_is_named() {
     let bundle = Bundle(tempfile::tempdir().unwrap());
     bundle.config(r#"{"prestart":[{"path":"/no/such/hook"}]}"#);

@@ -1,10 +1,9 @@
 //! What a specification is made of, and what comes out.
 
 use std::collections::BTreeSet;
-use std::time::Duration;
 
 use names::{ContainerId, Kind, SandboxId};
-use oci_spec::runtime::{Hook, Spec};
+use oci_spec::runtime::Spec;
 use pod::config::{ContainerConfig, SandboxConfig};
 
 use crate::cdi::Edits;
@@ -203,21 +202,6 @@ pub struct Built {
 }
 
 impl Built {
-    /// Whether there is anything to run when the container has been started.
-    pub fn has_poststart(&self) -> bool {
-        let hooks = self.spec.hooks().as_ref();
-        hooks.and_then(|hooks| hooks.poststart().as_ref()).is_some_and(|all| !all.is_empty())
-    }
-
-    /// How long the hooks may take that are run while the container is made, as far as they say so.
-    pub fn hooks_within(&self) -> Duration {
-        let Some(hooks) = self.spec.hooks() else { return Duration::ZERO };
-        let all = hooks.prestart().iter().chain(hooks.create_runtime());
-        let all = all.chain(hooks.create_container()).flatten();
-        let seconds = all.filter_map(Hook::timeout).filter_map(|s| u64::try_from(s).ok());
-        Duration::from_secs(seconds.fold(0, u64::saturating_add))
-    }
-
     /// The specification as JSON.
     pub fn json(&self) -> Result<Vec<u8>, BuildError> {
         serde_json::to_vec(&self.spec).map_err(BuildError::Json)

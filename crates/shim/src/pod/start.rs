@@ -18,14 +18,14 @@ use wire::v1::{Failure, StartJob, Started};
 use super::Pod;
 use super::launch::{Job, Start};
 use super::request::no_container;
-use crate::container::{Phase, Poststart, StartNews, Ticket};
+use crate::container::{Phase, StartNews, Ticket};
 use crate::failure::{At, failure};
 use crate::output::now;
 use crate::poll::Token;
 use crate::raw;
 
 const STAGE: &str = "start";
-/// For an outside runtime, or hooks.
+/// For an outside runtime; hooks have what they say on top.
 const LIMIT: Duration = Duration::from_mins(1);
 /// In a directory of the container's id within its bundle, which is where libcontainer keeps its state.
 const SOCKET: &str = "notify.sock";
@@ -78,16 +78,17 @@ impl Pod {
             runtime: container.runtime.clone(),
             pid: container.born.as_ref().map_or(0, |born| born.pid),
         };
+        let limit = LIMIT + container.poststart.unwrap_or_default();
         // Launch may answer at once.
         container.phase = Phase::Starting(ticket);
-        let launched = self.launch_start(number, job);
+        let launched = self.launch_start(number, job, limit);
         if let Some(container) = self.container(number).filter(|_| launched.is_err()) {
             container.phase = Phase::Created;
         }
         launched
     }
 
-    fn launch_start(&mut self, number: u32, job: StartJob) -> Result<(), Failure> {
+    fn launch_start(&mut self, number: u32, job: StartJob, limit: Duration) -> Result<(), Failure> {
         let null = raw::duplicate(&self.null).at(STAGE, "duplicating /dev/null")?;
         self.launch(Start {
             number,
@@ -96,7 +97,7 @@ impl Pod {
             pipe: null.as_fd(),
             cgroup: None,
             pid_namespace: None,
-            limit: Some(LIMIT),
+            limit: Some(limit),
         })
     }
 
@@ -139,7 +140,7 @@ impl Pod {
         }
         let Some(container) = self.container(number) else { return };
         let Phase::Starting(ticket) = container.phase else { return };
-        let hooks = container.poststart == Poststart::Hooks;
+        let hooks = container.poststart.is_some();
         if hooks && news == StartNews::Executed {
             return self.run_hooks(ticket, number);
         }
