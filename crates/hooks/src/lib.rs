@@ -61,6 +61,9 @@ pub struct Config {
     process: Process,
     #[serde(default)]
     hooks: BTreeMap<Stage, Option<Vec<Hook>>>,
+    /// Hooks end with the parent of this process.
+    #[serde(skip)]
+    tied: bool,
 }
 
 #[derive(Debug, Clone, Default, Deserialize)]
@@ -159,6 +162,14 @@ pub enum HookError {
         /// The end of what it wrote.
         said: String,
     },
+    /// Nobody waits for it any more.
+    #[error("{stage} hook {} was killed, because who waits for it has ended", .path.display())]
+    Orphaned {
+        /// When.
+        stage: Stage,
+        /// The program.
+        path: PathBuf,
+    },
 }
 
 fn and_said(said: &str) -> String {
@@ -249,6 +260,13 @@ impl Config {
         serde_json::from_slice(text)
     }
 
+    /// With hooks that are killed when the parent of this process ends: it waits for nothing else.
+    #[must_use]
+    pub fn tied(mut self) -> Self {
+        self.tied = true;
+        self
+    }
+
     /// How long the hooks of a stage may take; none take no time.
     pub fn within(&self, stage: Stage) -> Duration {
         self.at(stage).map(Hook::limit).fold(Duration::ZERO, Duration::saturating_add)
@@ -281,7 +299,11 @@ impl Config {
         cwd: &'a Path,
     ) -> impl Iterator<Item = Result<(), HookError>> + 'a {
         let told = self.state(stage, of);
-        self.at(stage).map(move |hook| run::run(stage, hook, &told, cwd, self.env(stage, hook)))
+        let one = move |hook| {
+            let run = run::Run { stage, hook, cwd, env: self.env(stage, hook), tied: self.tied };
+            run.run(&told)
+        };
+        self.at(stage).map(one)
     }
 
     fn at(&self, stage: Stage) -> impl Iterator<Item = &Hook> {

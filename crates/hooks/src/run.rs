@@ -11,7 +11,7 @@ use std::time::{Duration, Instant};
 use nix::fcntl::{FcntlArg, OFlag, fcntl};
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use nix::sys::signal::{Signal, killpg};
-use nix::unistd::{Pid, pipe2};
+use nix::unistd::{Pid, getppid, pipe2};
 
 use crate::{Hook, HookError, Stage};
 
@@ -29,42 +29,57 @@ struct Output {
     ended: bool,
 }
 
-pub(crate) fn run(
-    stage: Stage,
-    hook: &Hook,
-    input: &io::Result<Vec<u8>>,
-    cwd: &Path,
-    env: &[String],
-) -> Result<(), HookError> {
-    let limit = hook.limit();
-    let path = || hook.path.clone();
-    let begun = input
-        .as_ref()
-        .map_err(|error| io::Error::other(error.to_string()))
-        .and_then(|input| start(hook, input, cwd, env));
-    let result = begun.and_then(|(child, output)| wait(child, output, limit));
-    match result {
-        Ok((Some(status), _)) if status.success() => Ok(()),
-        Ok((Some(status), said)) => Err(HookError::Ended { stage, path: path(), status, said }),
-        Ok((None, said)) => Err(HookError::TimedOut { stage, path: path(), limit, said }),
-        Err(source) => Err(HookError::Start { stage, path: path(), source }),
-    }
+/// What is to be run, and how.
+pub(crate) struct Run<'a> {
+    pub(crate) stage: Stage,
+    pub(crate) hook: &'a Hook,
+    pub(crate) cwd: &'a Path,
+    pub(crate) env: &'a [String],
+    /// It ends with our parent.
+    pub(crate) tied: bool,
 }
 
-#[expect(clippy::disallowed_methods, reason = "hooks are programs, and callers may block")]
-fn start(hook: &Hook, state: &[u8], cwd: &Path, env: &[String]) -> io::Result<(Child, Output)> {
-    let (ours, theirs) = pipe2(OFlag::O_CLOEXEC)?;
-    nonblocking(&ours)?;
-    let env = env.iter().filter_map(|entry| entry.split_once('='));
-    let mut args = hook.args.iter();
-    let mut command = Command::new(&hook.path);
-    if let Some(name) = args.next() {
-        command.arg0(name);
+/// How it came to an end.
+enum End {
+    Itself(ExitStatus),
+    Limit,
+    Orphan,
+}
+
+impl Run<'_> {
+    pub(crate) fn run(&self, input: &io::Result<Vec<u8>>) -> Result<(), HookError> {
+        let (stage, limit) = (self.stage, self.hook.limit());
+        let path = || self.hook.path.clone();
+        let begun = input
+            .as_ref()
+            .map_err(|error| io::Error::other(error.to_string()))
+            .and_then(|input| self.start(input));
+        match begun.and_then(|(child, output)| wait(child, output, limit, self.tied)) {
+            Ok((End::Itself(status), _)) if status.success() => Ok(()),
+            Ok((End::Itself(status), said)) => {
+                Err(HookError::Ended { stage, path: path(), status, said })
+            }
+            Ok((End::Limit, said)) => Err(HookError::TimedOut { stage, path: path(), limit, said }),
+            Ok((End::Orphan, _)) => Err(HookError::Orphaned { stage, path: path() }),
+            Err(source) => Err(HookError::Start { stage, path: path(), source }),
+        }
     }
-    command.args(args).env_clear().envs(env).current_dir(cwd).process_group(0);
-    command.stdin(told(state)?).stdout(theirs.try_clone()?).stderr(theirs);
-    let child = command.spawn()?;
-    Ok((child, Output { pipe: ours.into(), tail: Vec::new(), ended: false }))
+
+    #[expect(clippy::disallowed_methods, reason = "hooks are programs, and callers may block")]
+    fn start(&self, input: &[u8]) -> io::Result<(Child, Output)> {
+        let (ours, theirs) = pipe2(OFlag::O_CLOEXEC)?;
+        nonblocking(&ours)?;
+        let env = self.env.iter().filter_map(|entry| entry.split_once('='));
+        let mut args = self.hook.args.iter();
+        let mut command = Command::new(&self.hook.path);
+        if let Some(name) = args.next() {
+            command.arg0(name);
+        }
+        command.args(args).env_clear().envs(env).current_dir(self.cwd).process_group(0);
+        command.stdin(told(input)?).stdout(theirs.try_clone()?).stderr(theirs);
+        let child = command.spawn()?;
+        Ok((child, Output { pipe: ours.into(), tail: Vec::new(), ended: false }))
+    }
 }
 
 /// A pipe with the state in it, and its end behind.
@@ -88,31 +103,35 @@ fn raw(fd: &OwnedFd) -> std::os::fd::RawFd {
     std::os::fd::AsRawFd::as_raw_fd(fd)
 }
 
-/// How it ended, if it did in time, and the end of what it wrote.
+/// How it ended, and the end of what it wrote.
 fn wait(
     mut child: Child,
     mut output: Output,
     limit: Duration,
-) -> io::Result<(Option<ExitStatus>, String)> {
-    let begun = Instant::now();
+    tied: bool,
+) -> io::Result<(End, String)> {
+    let (begun, parent) = (Instant::now(), getppid());
     let mut pause = PAUSE;
-    loop {
+    let end = loop {
         output.read();
         if let Some(status) = child.try_wait()? {
             output.read();
-            return Ok((Some(status), output.text()));
+            return Ok((End::Itself(status), output.text()));
         }
-        let Some(left) = limit.checked_sub(begun.elapsed()) else { break };
+        if tied && getppid() != parent {
+            break End::Orphan;
+        }
+        let Some(left) = limit.checked_sub(begun.elapsed()) else { break End::Limit };
         output.wait(left.min(pause));
         pause = (pause * 2).min(LONGEST_PAUSE);
-    }
+    };
     // Its children too; it leads a group of its own.
     let group = i32::try_from(child.id()).map(Pid::from_raw).map_err(io::Error::other)?;
     killpg(group, Signal::SIGKILL).ok();
     child.kill()?;
     child.wait()?;
     output.read();
-    Ok((None, output.text()))
+    Ok((end, output.text()))
 }
 
 // === impl Output ===

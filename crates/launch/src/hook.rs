@@ -166,7 +166,8 @@ fn perform(stage: Stage, shim: i32, bundle: &Path) -> Result<(), Failure> {
     let doing = || "reading the state".to_owned();
     let told: Value = serde_json::from_reader(std::io::stdin()).at(STAGE, doing)?;
     let id = told.get("id").and_then(Value::as_str).unwrap_or_default();
-    let config = read(bundle)?;
+    // Who kills the container kills launch, and not what has left the container's cgroups.
+    let config = read(bundle)?.tied();
     if stage == Stage::CreateContainer {
         // Our parent is the container's first process, and in its PID namespace.
         let pid = Some(getppid().as_raw());

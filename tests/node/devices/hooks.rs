@@ -3,6 +3,7 @@
 use std::fs::{self, Permissions};
 use std::os::unix::fs::PermissionsExt;
 use std::path::Path;
+use std::process::Stdio;
 use std::time::{Duration, Instant};
 
 use serde_json::{Value, json};
@@ -76,6 +77,7 @@ impl Vendor {
         for stage in on_the_node {
             let poststop = vendor.hook("poststop", "note");
             devices.push(device(&format!("fail-{stage}"), &[vendor.hook(stage, "fail"), poststop]));
+            devices.push(device(&format!("stay-{stage}"), &[vendor.hook(stage, "hang")]));
             let mut hang = vendor.hook(stage, "hang");
             hang["timeout"] = json!(1);
             devices.push(device(&format!("hang-{stage}"), &[hang]));
@@ -210,6 +212,26 @@ fn a_program_that_ends_at_once_has_begun_for_its_hooks_too() {
         assert_eq!(node.exit(&id), (5, "Error".to_owned()));
         assert_eq!(vendor.wrote("order"), "poststart\n".repeat(turn));
         node.crictl(&["rm", &id]);
+    }
+    vendor.node.end_clean();
+}
+
+#[test]
+fn a_hook_at_work_ends_with_what_it_was_for_when_the_daemon_is_killed() {
+    let mut vendor = Vendor::new();
+    let pod = vendor.node.run_pod(&Value::Null);
+    for stage in ["createRuntime", "createContainer"] {
+        let asked = devices(&[&format!("stay-{stage}")]);
+        let request = vendor.node.container_request(SLEEP, &asked);
+        let mut create = vendor.node.client(&["create", &pod.id, text(&request), pod.request()]);
+        create.stdout(Stdio::null()).stderr(Stdio::null());
+        let mut create = create.spawn().expect("crictl runs");
+        eventually("the hook is at work", || vendor.is_at_work());
+        vendor.node.kill_daemon();
+        create.wait().expect("crictl ends");
+        vendor.node.serve();
+        eventually("it is gone with its children", || !vendor.is_at_work());
+        assert_eq!(vendor.node.crictl(&["ps", "-aq"]), "");
     }
     vendor.node.end_clean();
 }
