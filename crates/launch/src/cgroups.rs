@@ -22,6 +22,10 @@ use limits::Limit;
 const STAGE: &str = "cgroup";
 const POINT: &str = "/sys/fs/cgroup";
 
+/// What libcontainer is told of the container's cgroup when that is not its business: it joins the name to /sys/fs/cgroup.
+pub(crate) const BLIND: &str = "/../../../q";
+const BLIND_DIR: &str = "/q";
+
 /// Who makes, limits and joins the container's cgroups.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum CgroupOwner {
@@ -156,6 +160,23 @@ impl Hierarchy {
         let tasks = tasks.at(STAGE, || format!("opening {}/tasks", dir.display()))?;
         Ok(Self { name, dir, tasks })
     }
+}
+
+/// Makes the directory of the staging root that libcontainer takes for the container's cgroup on a node with the unified hierarchy
+/// alone, which it believes in because of what [`crate::rootfs`] has put there. It writes a pid into a plain file, where with v1
+/// hierarchies it would read the mount table for each of them. When a creation fails it would wait 0.1 s for the directory to go:
+/// that it cannot write to a `cgroup.kill` which is a directory ends that at once, and its words on it are not told.
+pub(crate) fn blind() -> Result<(), Failure> {
+    let doing = || format!("making {BLIND_DIR} in the staging root");
+    let made = fs::create_dir_all(format!("{BLIND_DIR}/cgroup.kill"));
+    made.and_then(|()| File::create_new(format!("{BLIND_DIR}/cgroup.procs")))
+        .at(STAGE, doing)
+        .map(drop)
+}
+
+/// Whether libcontainer speaks of the directory that [`blind`] makes.
+pub(crate) fn is_blind(text: &str) -> bool {
+    text.contains("/../../../q/")
 }
 
 /// Joins one cgroup that exists.

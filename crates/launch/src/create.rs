@@ -26,7 +26,7 @@ use crate::rootfs::{self, BUNDLE, CARRIER, Content, Source};
 use crate::trace::{self, Causes};
 use crate::user::{self, Resolved};
 use crate::volume::Volume;
-use crate::{cgroups, device, label, links, seccomp, source, terminal};
+use crate::{attach, cgroups, device, label, seccomp, source, terminal};
 
 const STAGE: &str = "spec";
 
@@ -57,8 +57,9 @@ pub(crate) fn create(job: &v1::CreateJob, start: Option<OwnedFd>) -> Result<Answ
     let filter = spec.linux().as_ref().and_then(|l| l.seccomp().as_ref());
     let filter = filter.map(|profile| seccomp::program(profile, &job.seccomp_cache)).transpose()?;
     let owner = if own.is_some() { CgroupOwner::Launch } else { CgroupOwner::Libcontainer };
-    rootfs::Parts::take(&job.bundle, owner)?.pivot(&job.bundle, rootfs, &sources, mapped)?;
-    drop(sources);
+    let parts = rootfs::Parts::take(&job.bundle, owner)?;
+    let ours = mapped.is_none() && !parts.shows_mounts();
+    let images = parts.pivot(&job.bundle, rootfs, &sources, mapped)?;
     let user = user(job)?;
     device::own(&mut spec, job, (user.uid, user.gid));
     let process = settle(&mut spec, &user, job.set_home)?;
@@ -70,7 +71,13 @@ pub(crate) fn create(job: &v1::CreateJob, start: Option<OwnedFd>) -> Result<Answ
     set_oom_score(&process)?;
     write(&format!("{BUNDLE}/config.json"), &spec)?;
     let mut carrier = carrier(&spec, owner)?;
-    links::follow(&mut carrier, rootfs::open()?)?;
+    let ready = rootfs::ready(&sources, &images);
+    if ours {
+        attach::attach(&mut carrier, &ready)?;
+    } else {
+        attach::leave(&mut carrier, &ready)?;
+    }
+    drop((sources, images));
     write(&format!("{CARRIER}/config.json"), &carrier)?;
     let steps = LastSteps {
         program: program(&process)?,
@@ -146,9 +153,14 @@ fn run_libcontainer(
 }
 
 fn failed(error: &libcontainer::error::LibcontainerError, causes: Causes) -> Failure {
-    let told = causes.told();
-    let text = chain(error);
-    let message = if told.is_empty() { text } else { format!("{text} ({told})") };
+    let (told, text) = (causes.told(), chain(error));
+    let text = match text.split_once(". error during cleanup: ") {
+        Some((first, cleanup)) if cgroups::is_blind(cleanup) => first,
+        _ => &text,
+    };
+    let told: Vec<_> = told.split("; ").filter(|part| !cgroups::is_blind(part)).collect();
+    let told = told.join("; ");
+    let message = if told.is_empty() { text.to_owned() } else { format!("{text} ({told})") };
     Failure::new("libcontainer", Kind::Internal, message)
 }
 

@@ -10,7 +10,8 @@
 //!
 //! * [`create`], [`exec`]: the two jobs, in order;
 //! * [`external`]: creation and start by an OCI runtime of the host, for pods whose handler names one;
-//! * [`rootfs`], [`source`], [`late`], [`links`], [`device`]: the mount namespace that a container is made in;
+//! * [`rootfs`], [`source`], [`device`]: the mount namespace that a container is made in;
+//! * [`attach`], [`point`], [`links`], [`late`]: its mounts, by us before libcontainer, by libcontainer, or by us after it;
 //! * [`cgroups`]: the container's own, where there are v1 hierarchies;
 //! * [`volume`]: images as volumes; [`idmap`]: what a user namespace adds to it;
 //! * [`user`], [`directory`]: what only the image's files can tell;
@@ -58,6 +59,7 @@
 //! * AppArmor profiles and SELinux labels are asked for through a /proc that was opened on the host, for the container's may be
 //!   a volume that only looks like one (CVE-2019-16884).
 
+mod attach;
 mod carrier;
 mod cgroups;
 mod control;
@@ -72,6 +74,7 @@ mod idmap;
 mod label;
 mod late;
 mod links;
+mod point;
 mod privileges;
 mod program;
 #[expect(unsafe_code, reason = "system calls that nix has not")]
