@@ -168,7 +168,7 @@ impl Hierarchy {
 /// that it cannot write to a `cgroup.kill` which is a directory ends that at once, and its words on it are not told.
 pub(crate) fn blind() -> Result<(), Failure> {
     let doing = || format!("making {BLIND_DIR} in the staging root");
-    let made = fs::create_dir_all(format!("{BLIND_DIR}/cgroup.kill"));
+    let made = fs::create_dir(format!("{BLIND_DIR}/cgroup.kill"));
     made.and_then(|()| File::create_new(format!("{BLIND_DIR}/cgroup.procs")))
         .at(STAGE, doing)
         .map(drop)
