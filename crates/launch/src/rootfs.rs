@@ -2,11 +2,12 @@
 //!
 //! ```text
 //! /rootfs   the overlay          /proc /sys   as on the host, for libcontainer
-//! /s/N      bind sources         /b           the bundle, which the host sees
+//! /s/N      sources of the binds that libcontainer makes, or an outside runtime
+//! /b        the bundle, which the host sees
 //! /carrier  config.json for libcontainer; vanishes with the last process
 //! /l /dev   for a user namespace: mapped layers, devices to bind
 //! /q        what libcontainer takes for the container's cgroup, where that is ours
-//! /v/N /e   overlays of image volumes, of which /s/N is a clone, and what one layer lies on
+//! /v/N /e   overlays of image volumes, cloned into the container, and what one layer lies on
 //! ```
 //!
 //! Everything is a detached mount until this process's mount namespace has been cut off from the host's, then it is
