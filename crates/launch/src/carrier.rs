@@ -11,7 +11,7 @@ use libcontainer::oci_spec::runtime::{
     UserBuilder,
 };
 
-use crate::cgroups::CgroupOwner;
+use crate::cgroups::{self, CgroupOwner};
 use crate::failure::{At, Failure};
 use crate::ground::Ground;
 use crate::{raw, source};
@@ -64,7 +64,7 @@ pub(crate) fn carrier(spec: &Spec, owner: CgroupOwner, ground: &Ground) -> Resul
         // It would label file systems that are one for many mounts, which the kernel refuses.
         linux.set_seccomp(None).set_mount_label(None);
         if owner == CgroupOwner::Launch {
-            linux.set_resources(None);
+            linux.set_resources(None).set_cgroups_path(Some(PathBuf::from(cgroups::BLIND)));
         }
     }
     let process = carrier.process().as_ref().map(process).transpose()?;

@@ -28,7 +28,7 @@ use crate::rootfs::{self, Content, Source};
 use crate::trace::{self, Causes};
 use crate::user::{self, Resolved};
 use crate::volume::Volume;
-use crate::{cgroups, device, label, links, seccomp, source, terminal};
+use crate::{attach, cgroups, device, label, links, seccomp, source, terminal};
 
 const STAGE: &str = "spec";
 
@@ -58,13 +58,7 @@ pub(crate) fn create(job: &v1::CreateJob, start: Option<OwnedFd>) -> Result<Answ
     let filter = spec.linux().as_ref().and_then(|l| l.seccomp().as_ref());
     let filter = filter.map(|profile| seccomp::program(profile, &job.seccomp_cache)).transpose()?;
     let owner = if own.is_some() { CgroupOwner::Launch } else { CgroupOwner::Libcontainer };
-    let ground = if hook::while_making(&spec) {
-        hook::stage(job, rootfs, &sources, mapped, owner)?
-    } else {
-        rootfs::Parts::take(&job.bundle, owner)?.pivot(&job.bundle, rootfs, &sources, mapped)?;
-        Ground::root()
-    };
-    drop(sources);
+    let (ground, mounts) = lay(job, rootfs, &spec, &sources, mapped, owner)?;
     let user = user(job, &ground)?;
     device::own(&mut spec, job, (user.uid, user.gid));
     let process = settle(&mut spec, &user, job.set_home)?;
@@ -74,7 +68,8 @@ pub(crate) fn create(job: &v1::CreateJob, start: Option<OwnedFd>) -> Result<Answ
         raise_limits(&process);
     }
     set_oom_score(&process)?;
-    write_specs(&mut spec, owner, &ground, mapped.is_some())?;
+    write_specs(&mut spec, owner, &ground, mapped.is_some(), (&sources, mounts))?;
+    drop(sources);
     let steps = LastSteps {
         program: program(&process)?,
         privileges: Privileges::of(&process, filter, Labels::of(&process)?),
@@ -92,12 +87,41 @@ pub(crate) fn create(job: &v1::CreateJob, start: Option<OwnedFd>) -> Result<Answ
     Ok(answer)
 }
 
+/// Who makes the mounts of a container.
+enum Mounts {
+    /// Launch, those that it can. With the image volumes among their sources.
+    Ours(Vec<Option<OwnedFd>>),
+    /// Libcontainer.
+    Theirs(Vec<Option<OwnedFd>>),
+    /// Libcontainer, and the sources are in their places.
+    Staged,
+}
+
+/// Puts the staging root in its place.
+fn lay(
+    job: &v1::CreateJob,
+    rootfs: &v1::Rootfs,
+    spec: &Spec,
+    sources: &[Source],
+    mapped: Option<&UserNamespace>,
+    owner: CgroupOwner,
+) -> Result<(Ground, Mounts), Failure> {
+    if hook::while_making(spec) {
+        return Ok((hook::stage(job, rootfs, sources, mapped, owner)?, Mounts::Staged));
+    }
+    let parts = rootfs::Parts::take(&job.bundle, owner)?;
+    let ours = mapped.is_none() && !parts.shows_mounts();
+    let images = parts.pivot(&job.bundle, rootfs, sources, mapped)?;
+    Ok((Ground::root(), if ours { Mounts::Ours(images) } else { Mounts::Theirs(images) }))
+}
+
 /// The one that is kept, which exec and hooks read, and the one that libcontainer gets.
 fn write_specs(
     spec: &mut Spec,
     owner: CgroupOwner,
     ground: &Ground,
     mapped: bool,
+    (sources, mounts): (&[Source], Mounts),
 ) -> Result<(), Failure> {
     if let Some(root) = spec.root_mut() {
         root.set_path(ground.rootfs().into());
@@ -107,8 +131,12 @@ fn write_specs(
     if mapped && ground.shows_host() {
         ground.bind_devices(&mut carrier)?;
     }
+    match mounts {
+        Mounts::Ours(images) => attach::attach(&mut carrier, &rootfs::ready(sources, &images))?,
+        Mounts::Theirs(images) => attach::leave(&mut carrier, &rootfs::ready(sources, &images))?,
+        Mounts::Staged => links::follow(&mut carrier, rootfs::place(&ground.rootfs())?)?,
+    }
     hook::carry(spec, &mut carrier, ground)?;
-    links::follow(&mut carrier, rootfs::place(&ground.rootfs())?)?;
     write(&format!("{}/config.json", ground.carrier()), &carrier)
 }
 
@@ -155,9 +183,14 @@ fn run_libcontainer(
 }
 
 fn failed(error: &libcontainer::error::LibcontainerError, causes: Causes) -> Failure {
-    let told = causes.told();
-    let text = chain(error);
-    let message = if told.is_empty() { text } else { format!("{text} ({told})") };
+    let (told, text) = (causes.told(), chain(error));
+    let text = match text.split_once(". error during cleanup: ") {
+        Some((first, cleanup)) if cgroups::is_blind(cleanup) => first,
+        _ => &text,
+    };
+    let told: Vec<_> = told.split("; ").filter(|part| !cgroups::is_blind(part)).collect();
+    let told = told.join("; ");
+    let message = if told.is_empty() { text.to_owned() } else { format!("{text} ({told})") };
     Failure::new("libcontainer", Kind::Internal, message)
 }
 
