@@ -64,7 +64,11 @@ pub(crate) fn carrier(spec: &Spec, owner: CgroupOwner, ground: &Ground) -> Resul
         // It would label file systems that are one for many mounts, which the kernel refuses.
         linux.set_seccomp(None).set_mount_label(None);
         if owner == CgroupOwner::Launch {
-            linux.set_resources(None).set_cgroups_path(Some(PathBuf::from(cgroups::BLIND)));
+            linux.set_resources(None);
+            // Where the host is in sight that would be a path of the host's, and there are no hierarchies.
+            if !ground.shows_host() {
+                linux.set_cgroups_path(Some(PathBuf::from(cgroups::BLIND)));
+            }
         }
     }
     let process = carrier.process().as_ref().map(process).transpose()?;
