@@ -14,6 +14,8 @@
 //! * The specification waits for ever for a hook without a timeout; a client does not. After [`PATIENCE`] it is killed, so
 //!   that the error names it, and not only that something took too long.
 //! * A program that is killed goes with its process group.
+//! * With [`Config::tied`] it ends with the parent of its caller, which looks for that every 20 ms: a signal for that moment is
+//!   not inherited, and would need unsafe code between fork and exec.
 
 mod run;
 
