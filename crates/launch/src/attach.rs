@@ -16,7 +16,7 @@ use libcontainer::oci_spec::runtime::{Mount, Spec};
 use crate::failure::{At, Failure};
 use crate::point::Root;
 use crate::raw::{self, MountAttr};
-use crate::rootfs::{self, Ready};
+use crate::rootfs::{self, ROOTFS, Ready};
 use crate::{links, source};
 use filesystem::{Space, Spaces, options};
 
@@ -30,7 +30,7 @@ const READ_ONLY: u64 = raw::MOUNT_ATTR_RDONLY
 
 /// Attaches all mounts of a carrier that it can, in their order, and leaves it the others with their sources staged.
 pub(crate) fn attach(carrier: &mut Spec, sources: &[Ready<'_>]) -> Result<(), Failure> {
-    let dir = rootfs::open()?;
+    let dir = rootfs::place(ROOTFS)?;
     let mut work = Work {
         spaces: Spaces::of(carrier),
         root: Root { dir: dir.as_fd(), later: Vec::new() },
@@ -65,7 +65,7 @@ pub(crate) fn leave(carrier: &mut Spec, sources: &[Ready<'_>]) -> Result<(), Fai
     for (index, source) in sources.iter().enumerate() {
         rootfs::attach_source(index, *source)?;
     }
-    links::follow(carrier, rootfs::open()?)
+    links::follow(carrier, rootfs::place(ROOTFS)?)
 }
 
 struct Work<'a> {
