@@ -353,11 +353,6 @@ pub(crate) fn refuse_links(root: &File) -> Result<(), Failure> {
     Ok(())
 }
 
-/// The root that the container will have, where the staging root is the root.
-pub(crate) fn open() -> Result<File, Failure> {
-    place(ROOTFS)
-}
-
 pub(crate) fn c_path(path: &str) -> Result<CString, Failure> {
     CString::new(path).at(STAGE, || format!("reading the path {path:?}"))
 }
