@@ -11,6 +11,7 @@
 //! | [`cdi`] | what vendors' files say of devices |
 //! | [`facts`] | what the node is |
 //! | [`handlers`] | outside OCI runtimes, and what each can do |
+//! | [`poststop`] | hooks of containers that are gone |
 //! | [`apparmor`], [`selinux`] | profiles and labels of containers |
 //!
 //! Blocking work goes to the blocking threads; nothing here decides.
@@ -25,6 +26,7 @@ pub(crate) mod images;
 pub(crate) mod meter;
 pub(crate) mod network;
 pub(crate) mod place;
+mod poststop;
 mod selinux;
 mod session;
 pub(crate) mod shims;

@@ -1,8 +1,8 @@
 //! A command in a container: its own cgroup, the shim's exec, the end; with its output collected, a bounded pump.
 
 use std::collections::HashMap;
-use std::io;
-use std::os::fd::OwnedFd;
+use std::io::{self, Read};
+use std::os::fd::{AsFd, OwnedFd};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
@@ -25,6 +25,8 @@ use super::{Node, blocking, fault};
 
 /// Each stream's share of the interface's 16 MiB, with room for the rest of the message. What is more is read and dropped.
 const KEPT: usize = (8 << 20) - (64 << 10);
+/// The kernel's own limit of what a pipe may hold.
+const MOST_IN_PIPE: u64 = 1 << 20;
 /// How long a command that was killed may take to be reaped before its cgroup is let go.
 const REAPED: Duration = Duration::from_secs(2);
 
@@ -224,8 +226,8 @@ pub(super) async fn run(
     };
     let exited = exited.ok_or_else(|| Fault::new(Kind::Unavailable, "the shim went away"))?;
     // All that the command itself wrote is in the pipes now; a child that holds them open is not waited for.
-    drain(&mut stdout, &mut output.stdout);
-    drain(&mut stderr, &mut output.stderr);
+    drain(&stdout, &mut output.stdout);
+    drain(&stderr, &mut output.stderr);
     outcome(&order, &exited, output)
 }
 
@@ -272,10 +274,18 @@ async fn fill(from: &mut pipe::Receiver, to: &mut Vec<u8>) {
     }
 }
 
-fn drain(from: &mut pipe::Receiver, to: &mut Vec<u8>) {
+/// What is in a pipe now. Read as it is, for tokio tries only what its driver has found readable, and that may be told after
+/// the command's end.
+fn drain(from: &pipe::Receiver, to: &mut Vec<u8>) {
+    let Ok(fd) = from.as_fd().try_clone_to_owned() else { return };
+    let mut pipe = std::fs::File::from(fd).take(MOST_IN_PIPE);
     let mut buffer = vec![0; 16 << 10];
-    while let Ok(n @ 1..) = from.try_read(&mut buffer) {
-        keep(to, buffer.get(..n).unwrap_or_default());
+    loop {
+        match pipe.read(&mut buffer) {
+            Ok(n @ 1..) => keep(to, buffer.get(..n).unwrap_or_default()),
+            Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+            Ok(_) | Err(_) => return,
+        }
     }
 }
 
@@ -286,4 +296,23 @@ fn keep(to: &mut Vec<u8>, bytes: &[u8]) {
 
 pub(super) fn io_fault(what: &str, error: &io::Error) -> Fault {
     Fault::new(Kind::Internal, format!("{what}: {error}"))
+}
+
+#[cfg(test)]
+mod tests {
+    use std::io::Write;
+
+    use super::*;
+
+    #[tokio::test]
+    async fn what_is_in_a_pipe_is_found_before_the_driver_tells_of_it() {
+        let (ours, theirs) = pipe().unwrap();
+        let mut theirs = std::fs::File::from(theirs);
+        let mut found = Vec::new();
+        drain(&ours, &mut found);
+        theirs.write_all(b"begun\n").unwrap();
+        drain(&ours, &mut found);
+        drain(&ours, &mut found);
+        assert_eq!(found, b"begun\n");
+    }
 }

@@ -16,7 +16,7 @@ use spec::apparmor::Wanted;
 use spec::{NodeFacts, Place};
 
 use super::place::text;
-use super::{Node, blocking, cdi, fault};
+use super::{Node, blocking, cdi, fault, poststop};
 
 /// A profile or a device's path may lie on a dead network mount: the caller does not wait for it longer than this.
 const FILE_WITHIN: Duration = Duration::from_secs(10);
@@ -125,6 +125,7 @@ impl Host for Node {
         let (node, id) = (self.clone(), id.clone());
         blocking(move || {
             node.cgroups.release(&path).map_err(|e| fault(e.kind(), &e))?;
+            poststop::run(&id, &node.places.bundle(&id)).map_err(|e| fault(e.kind(), &e))?;
             for dir in [node.places.bundle(&id), node.places.writable(&id)] {
                 files::remove_all(&dir).map_err(|e| fault(e.kind(), &e))?;
             }

@@ -10,6 +10,7 @@ use std::time::Duration;
 
 use engine::world::{Connected, CreateOrder, ExecOrder, ExecOutput, Held as HeldContainer};
 use engine::world::{Ends, OpenOrder, Pinned, Session, Shim, ShimEvent, ShimEvents, Shims};
+use hooks::Stage;
 use host::seal::{self, Sealed};
 use host::shim::{Client, ConnectError, Event, RequestError};
 use host::spawn::{ShimProcess, SpawnShim};
@@ -313,7 +314,7 @@ impl Shim for LiveShim {
     async fn create(&self, sandbox: &Sandbox, order: &CreateOrder) -> Result<(i32, User), Fault> {
         let container = &order.container;
         let runtime = self.node.handlers.program(&sandbox.config.runtime_handler)?;
-        let job = create_job(&self.node, order, runtime)?;
+        let (job, hooks_ms) = create_job(&self.node, order, runtime)?;
         let pod = pod_cgroup(sandbox)?;
         let (node, id) = (self.node.clone(), container.id.clone());
         let place = blocking(move || {
@@ -330,7 +331,7 @@ impl Shim for LiveShim {
             stdin: stdio.stdin,
             stdin_once: stdio.stdin_once,
             tty: stdio.tty,
-            deadline_ms: LAUNCH_WITHIN_MS,
+            deadline_ms: LAUNCH_WITHIN_MS.saturating_add(hooks_ms),
             no_cgroup_fd: false,
             target_container_id: target.map(ToString::to_string).unwrap_or_default(),
         };
@@ -378,9 +379,15 @@ impl Shim for LiveShim {
     }
 }
 
-fn create_job(node: &Node, order: &CreateOrder, runtime: String) -> Result<v1::CreateJob, Fault> {
+/// The job, and what hooks may take on top of what launch may.
+fn create_job(
+    node: &Node,
+    order: &CreateOrder,
+    runtime: String,
+) -> Result<(v1::CreateJob, u32), Fault> {
     let id = &order.container.id;
     let json = order.built.json().map_err(|e| fault(e.kind(), &e))?;
+    let (hooks_ms, poststart_ms) = hooks_within(order, &json)?;
     let user = order.built.user.clone();
     let devices = order.built.devices.iter().cloned().map(|device| v1::Device {
         container_path: device.container_path,
@@ -388,7 +395,7 @@ fn create_job(node: &Node, order: &CreateOrder, runtime: String) -> Result<v1::C
         permissions: device.permissions,
         own: device.own.map(own_node),
     });
-    Ok(v1::CreateJob {
+    let job = v1::CreateJob {
         container_id: id.to_string(),
         bundle: text(&node.places.bundle(id)),
         spec: json,
@@ -414,9 +421,26 @@ fn create_job(node: &Node, order: &CreateOrder, runtime: String) -> Result<v1::C
         devices: devices.collect(),
         all_devices: order.built.all_devices,
         image_volumes: image_volumes(order),
+        poststart_ms: if runtime.is_empty() { poststart_ms } else { 0 },
         runtime,
         relabel: order.built.relabel.clone(),
-    })
+    };
+    Ok((job, hooks_ms))
+}
+
+/// What hooks may take while the container is made, and after its start.
+fn hooks_within(order: &CreateOrder, json: &[u8]) -> Result<(u32, u32), Fault> {
+    if order.built.spec.hooks().is_none() {
+        return Ok((0, 0));
+    }
+    let config = hooks::Config::parse(json)
+        .map_err(|e| Fault::new(Kind::Internal, format!("read the hooks: {e}")))?;
+    let ms = |stages: &[Stage]| {
+        let all = stages.iter().map(|stage| config.within(*stage).as_millis());
+        u32::try_from(all.sum::<u128>()).unwrap_or(u32::MAX)
+    };
+    let making = [Stage::Prestart, Stage::CreateRuntime, Stage::CreateContainer];
+    Ok((ms(&making), ms(&[Stage::Poststart])))
 }
 
 fn own_node(own: spec::OwnNode) -> v1::OwnNode {

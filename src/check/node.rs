@@ -64,6 +64,14 @@ fn vendors_devices(config: &Config) -> Option<Finding> {
         let remedy = "have the vendor's tool write the file again, or remove it";
         return Some(Finding::weak(SUBJECT, fact, remedy));
     }
+    let gone = registry.programs().into_iter().filter(|(program, _)| !Path::new(program).is_file());
+    let gone: Vec<String> =
+        gone.map(|(program, file)| format!("{program} of {}", file.display())).collect();
+    if !gone.is_empty() {
+        let fact = format!("{fact}; hooks that are not there: {}", gone.join(", "));
+        let remedy = "install the vendor's tools, or have the file written again";
+        return Some(Finding::weak(SUBJECT, fact, remedy));
+    }
     (!names.is_empty()).then(|| Finding::good(SUBJECT, fact))
 }
 

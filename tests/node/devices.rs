@@ -1,5 +1,7 @@
 //! Devices of vendors, by CDI files.
 
+mod hooks;
+
 use serde_json::{Value, json};
 
 use crate::node::{Node, Pod, write};
@@ -27,14 +29,14 @@ devices:
     deviceNodes:
     - {path: /dev/fake/shut, hostPath: /dev/fuse, permissions: none}
     - {path: /dev/fake/pipe, type: p}
-- name: prestart
+- name: networked
+  containerEdits:
+    netDevices:
+    - {hostInterfaceName: eth7, name: fake0}
+- name: impatient
   containerEdits:
     hooks:
-    - {hookName: prestart, path: /usr/bin/false}
-- name: hooked
-  containerEdits:
-    hooks:
-    - {hookName: createContainer, path: /usr/bin/true}
+    - {hookName: createContainer, path: /usr/bin/true, timeout: 0}
 - name: missing
   containerEdits:
     mounts:
@@ -108,15 +110,11 @@ fn a_device_that_cannot_be_given_is_named() {
     let (node, pod) = with_vendor();
     for (name, why) in [
         ("absent", "no CDI file describes vendor.com/fake=absent"),
-        ("hooked", "has hooks (/usr/bin/true), which are not supported"),
-        ("prestart", "has hooks (/usr/bin/false), which are not supported"),
+        ("networked", "netDevices of"),
+        ("impatient", "hooks.timeout 0 is not above zero"),
         ("missing", "/no/such/library does not exist on the host"),
         ("bad/name", "not of the form vendor.com/class=name"),
     ] {
-        // An outside runtime runs hooks.
-        if node.is_outside() && why.contains("hooks") {
-            continue;
-        }
         let said = node.create_refused(&pod, &devices(&[name]));
         assert!(said.contains(why), "{said}");
     }

@@ -1,8 +1,8 @@
 //! Events for those who watch. A client that does not keep up has its stream ended, so that it lists again; nothing is dropped
 //! silently. Times never repeat and never go back: kubelet compares them with its own.
 
-use std::sync::Arc;
 use std::sync::atomic::{AtomicI64, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
 
 use names::ContainerId;
 use pod::{Pod, Time};
@@ -40,11 +40,17 @@ impl Occurrence {
 pub struct Bell {
     out: broadcast::Sender<Arc<Occurrence>>,
     last: AtomicI64,
+    /// Held from an event's time to its sending: they are heard in the order of their times.
+    ringing: Mutex<()>,
 }
 
 impl Default for Bell {
     fn default() -> Self {
-        Self { out: broadcast::channel(BEHIND).0, last: AtomicI64::new(0) }
+        Self {
+            out: broadcast::channel(BEHIND).0,
+            last: AtomicI64::new(0),
+            ringing: Mutex::default(),
+        }
     }
 }
 
@@ -62,6 +68,7 @@ impl Bell {
     }
 
     pub(crate) fn ring(&self, told: Told, pod: Arc<Pod>, now: Time) {
+        let _alone = self.ringing.lock().unwrap_or_else(PoisonError::into_inner);
         let at = self.stamp(now);
         // An error only says that nobody listens.
         drop(self.out.send(Arc::new(Occurrence { told, at, pod })));
@@ -70,7 +77,42 @@ impl Bell {
 
 #[cfg(test)]
 mod tests {
+    use std::collections::BTreeMap;
+
     use super::*;
+
+    fn pod() -> Pod {
+        let name = names::SandboxName {
+            namespace: "n".into(),
+            name: "p".into(),
+            uid: "u".into(),
+            attempt: 0,
+        };
+        let config = pod::config::SandboxConfig {
+            name,
+            hostname: String::new(),
+            log_directory: String::new(),
+            dns: None,
+            ports: Vec::new(),
+            labels: BTreeMap::new(),
+            annotations: BTreeMap::new(),
+            runtime_handler: String::new(),
+            cgroup_parent: String::new(),
+            sysctls: BTreeMap::new(),
+            namespaces: pod::config::Namespaces::default(),
+            security: pod::config::SandboxSecurity::default(),
+            overhead: None,
+            resources: None,
+        };
+        Pod::new(pod::Sandbox {
+            id: names::SandboxId::from_random([1; 32]),
+            config,
+            created_at: Time(1),
+            phase: pod::SandboxPhase::Creating,
+            plan: pod::Plan::default(),
+            level: None,
+        })
+    }
 
     #[test]
     fn stamps_rise_though_the_clock_stands_or_goes_back() {
@@ -79,5 +121,23 @@ mod tests {
         assert_eq!(bell.stamp(Time(10)), Time(11));
         assert_eq!(bell.stamp(Time(3)), Time(12));
         assert_eq!(bell.stamp(Time(40)), Time(40));
+    }
+
+    #[test]
+    fn events_are_heard_in_the_order_of_their_times_whoever_rings() {
+        const EACH: usize = 400;
+        let (bell, pod) = (Bell::default(), Arc::new(pod()));
+        let mut heard = bell.listen();
+        std::thread::scope(|threads| {
+            for _ in 0..4 {
+                threads.spawn(|| {
+                    for _ in 0..EACH {
+                        bell.ring(Told::Created(None), Arc::clone(&pod), Time(5));
+                    }
+                });
+            }
+        });
+        let times = (0..4 * EACH).map(|_| heard.try_recv().unwrap().at);
+        assert!(times.is_sorted_by(|a, b| a < b));
     }
 }

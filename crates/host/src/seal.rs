@@ -9,9 +9,10 @@
 //!   fallback where the tmpfs cannot be made.
 //! * The mount goes with its last descriptor; a running program keeps it alive.
 
-use std::fs;
+use std::fs::{self, Permissions};
 use std::io::{self, Read, Write};
 use std::os::fd::{AsFd, OwnedFd};
+use std::os::unix::fs::PermissionsExt;
 use std::path::Path;
 
 use names::Kind;
@@ -82,9 +83,9 @@ fn refused<E: Into<io::Error>>(program: &Path, doing: &'static str) -> impl FnOn
 
 fn in_tmpfs(shim: &Path, launch: &Path) -> Result<Sealed, SealError> {
     let root = tmpfs().map_err(refused(shim, "make a tmpfs for"))?;
-    for (program, name) in [(shim, "ferropod-shim"), (launch, "ferropod-launch")] {
-        write_into(&root, program, name)?;
-    }
+    write_into(&root, shim, ("ferropod-shim", 0o500))?;
+    // The root of a user namespace executes itself once more, for hooks.
+    write_into(&root, launch, ("ferropod-launch", 0o555))?;
     raw::mount_setattr(root.as_fd(), ATTRIBUTES).map_err(refused(shim, "protect the tmpfs of"))?;
     let open = |program, name: &str| {
         raw::open_at(Some(root.as_fd()), name, OFlag::O_RDONLY).map_err(refused(program, "open"))
@@ -102,11 +103,12 @@ fn tmpfs() -> io::Result<OwnedFd> {
     raw::fsmount(fs.as_fd(), libc::MOUNT_ATTR_NOSUID | libc::MOUNT_ATTR_NODEV)
 }
 
-fn write_into(root: &OwnedFd, program: &Path, name: &str) -> Result<(), SealError> {
+fn write_into(root: &OwnedFd, program: &Path, (name, mode): (&str, u32)) -> Result<(), SealError> {
     let mut source = fs::File::open(program).map_err(refused(program, "open"))?;
     let target = raw::create_at(root.as_fd(), name, 0o500).map_err(refused(program, "copy"))?;
-    io::copy(&mut source, &mut fs::File::from(target)).map_err(refused(program, "copy"))?;
-    Ok(())
+    let mut target = fs::File::from(target);
+    io::copy(&mut source, &mut target).map_err(refused(program, "copy"))?;
+    target.set_permissions(Permissions::from_mode(mode)).map_err(refused(program, "copy"))
 }
 
 fn memfd(program: &Path, name: &std::ffi::CStr) -> Result<OwnedFd, SealError> {

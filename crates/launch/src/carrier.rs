@@ -11,9 +11,9 @@ use libcontainer::oci_spec::runtime::{
     UserBuilder,
 };
 
-use crate::cgroups::CgroupOwner;
+use crate::cgroups::{self, CgroupOwner};
 use crate::failure::{At, Failure};
-use crate::rootfs::{self, ROOTFS};
+use crate::ground::Ground;
 use crate::{raw, source};
 
 const STAGE: &str = "spec";
@@ -26,7 +26,7 @@ pub(crate) fn is_late(mount: &Mount, all: &[Mount]) -> bool {
 }
 
 /// The carrier of a true specification whose bind sources are staged in order.
-pub(crate) fn carrier(spec: &Spec, owner: CgroupOwner) -> Result<Spec, Failure> {
+pub(crate) fn carrier(spec: &Spec, owner: CgroupOwner, ground: &Ground) -> Result<Spec, Failure> {
     let mut carrier = spec.clone();
     let all = spec.mounts().clone().unwrap_or_default();
     let late = all.iter().any(|m| is_late(m, &all));
@@ -43,7 +43,7 @@ pub(crate) fn carrier(spec: &Spec, owner: CgroupOwner) -> Result<Spec, Failure> 
             options.retain(|option| option != "ridmap");
         }
         if source::is_bind(&mount) {
-            mount.set_source(Some(PathBuf::from(rootfs::staged(staged))));
+            mount.set_source(Some(ground.staged(staged)));
             staged += 1;
         }
         mounts.push(mount);
@@ -58,13 +58,17 @@ pub(crate) fn carrier(spec: &Spec, owner: CgroupOwner) -> Result<Spec, Failure> 
     }
     carrier.set_mounts(Some(mounts)).set_hooks(None);
     if let Some(root) = carrier.root_mut() {
-        root.set_path(PathBuf::from(ROOTFS));
+        root.set_path(ground.rootfs().into());
     }
     if let Some(linux) = carrier.linux_mut() {
         // It would label file systems that are one for many mounts, which the kernel refuses.
         linux.set_seccomp(None).set_mount_label(None);
         if owner == CgroupOwner::Launch {
             linux.set_resources(None);
+            // Where the host is in sight that would be a path of the host's, and there are no hierarchies.
+            if !ground.shows_host() {
+                linux.set_cgroups_path(Some(PathBuf::from(cgroups::BLIND)));
+            }
         }
     }
     let process = carrier.process().as_ref().map(process).transpose()?;

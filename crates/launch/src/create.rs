@@ -8,7 +8,7 @@ use std::os::unix::fs::FileTypeExt;
 use std::rc::Rc;
 
 use libcontainer::container::builder::ContainerBuilder;
-use libcontainer::oci_spec::runtime::{Hooks, Mount, Process, Spec, UserBuilder};
+use libcontainer::oci_spec::runtime::{Mount, Process, Spec, UserBuilder};
 use libcontainer::syscall::syscall::SyscallType;
 use wire::v1;
 
@@ -17,16 +17,18 @@ use crate::cgroups::CgroupOwner;
 use crate::control::Answer;
 use crate::executor::LastSteps;
 use crate::failure::{At, Failure, Kind, chain};
+use crate::ground::Ground;
+use crate::hook::{self, AtStart};
 use crate::idmap::{Ids, UserNamespace};
 use crate::label::Labels;
 use crate::late::Late;
 use crate::privileges::{Privileges, raise_limits};
 use crate::program::Program;
-use crate::rootfs::{self, BUNDLE, CARRIER, Content, Source};
+use crate::rootfs::{self, Content, Source};
 use crate::trace::{self, Causes};
 use crate::user::{self, Resolved};
 use crate::volume::Volume;
-use crate::{cgroups, device, label, links, seccomp, source, terminal};
+use crate::{attach, cgroups, device, label, links, seccomp, source, terminal};
 
 const STAGE: &str = "spec";
 
@@ -36,7 +38,6 @@ pub(crate) fn create(job: &v1::CreateJob, start: Option<OwnedFd>) -> Result<Answ
         serde_json::from_slice(&job.spec).at(STAGE, || "reading the specification".into())?;
     let rootfs =
         job.rootfs.as_ref().ok_or_else(|| Failure::invalid(STAGE, "the job has no rootfs"))?;
-    refuse_hooks(&spec)?;
     rootfs::separate()?;
     let own = cgroups::Own::make(&spec)?;
     if let Some(own) = &own {
@@ -57,21 +58,18 @@ pub(crate) fn create(job: &v1::CreateJob, start: Option<OwnedFd>) -> Result<Answ
     let filter = spec.linux().as_ref().and_then(|l| l.seccomp().as_ref());
     let filter = filter.map(|profile| seccomp::program(profile, &job.seccomp_cache)).transpose()?;
     let owner = if own.is_some() { CgroupOwner::Launch } else { CgroupOwner::Libcontainer };
-    rootfs::Parts::take(&job.bundle, owner)?.pivot(&job.bundle, rootfs, &sources, mapped)?;
-    drop(sources);
-    let user = user(job)?;
+    let (ground, mounts) = lay(job, rootfs, &spec, &sources, mapped, owner)?;
+    let user = user(job, &ground)?;
     device::own(&mut spec, job, (user.uid, user.gid));
     let process = settle(&mut spec, &user, job.set_home)?;
     if let Some(mapped) = mapped {
         mapped.ids.check(user.uid, user.gid, &user.groups)?;
-        mapped.devices(&spec, rootfs::place("/dev")?.as_fd())?;
+        mapped.devices(&spec, rootfs::place(&ground.part("/dev"))?.as_fd())?;
         raise_limits(&process);
     }
     set_oom_score(&process)?;
-    write(&format!("{BUNDLE}/config.json"), &spec)?;
-    let mut carrier = carrier(&spec, owner)?;
-    links::follow(&mut carrier, rootfs::open()?)?;
-    write(&format!("{CARRIER}/config.json"), &carrier)?;
+    write_specs(&mut spec, owner, &ground, mapped.is_some(), (&sources, mounts))?;
+    drop(sources);
     let steps = LastSteps {
         program: program(&process)?,
         privileges: Privileges::of(&process, filter, Labels::of(&process)?),
@@ -79,31 +77,67 @@ pub(crate) fn create(job: &v1::CreateJob, start: Option<OwnedFd>) -> Result<Answ
         uid: user.uid,
         terminal: process.terminal().unwrap_or(false),
         late: Rc::new(RefCell::new(late)),
+        hooks: AtStart::of(&spec, job)?,
         start: Rc::new(start),
     };
     // As late as can be: from here on it is the container's memory.
     own.as_ref().map_or(Ok(()), cgroups::Own::join)?;
-    let answer = build(job, steps, user, mapped.map(|mapped| mapped.ids))?;
+    let answer = build(job, steps, user, mapped.map(|mapped| mapped.ids), &ground)?;
     limits.set()?;
     Ok(answer)
 }
 
-/// They are programs of the host, and the host is out of sight where libcontainer would run them.
-fn refuse_hooks(spec: &Spec) -> Result<(), Failure> {
-    let first = |hooks: &Hooks| {
-        let create = hooks.prestart().iter().chain(hooks.create_runtime());
-        let create = create.chain(hooks.create_container());
-        let all = create.chain(hooks.start_container()).chain(hooks.poststart());
-        let mut all = all.chain(hooks.poststop()).flatten();
-        all.next().map(|hook| hook.path().display().to_string())
-    };
-    match spec.hooks().as_ref().map(|hooks| first(hooks).unwrap_or_default()) {
-        None => Ok(()),
-        Some(path) => {
-            let message = format!("a CDI device has hooks ({path}), which are not supported");
-            Err(Failure::new(STAGE, Kind::Unsupported, message))
-        }
+/// Who makes the mounts of a container.
+enum Mounts {
+    /// Launch, those that it can. With the image volumes among their sources.
+    Ours(Vec<Option<OwnedFd>>),
+    /// Libcontainer.
+    Theirs(Vec<Option<OwnedFd>>),
+    /// Libcontainer, and the sources are in their places.
+    Staged,
+}
+
+/// Puts the staging root in its place.
+fn lay(
+    job: &v1::CreateJob,
+    rootfs: &v1::Rootfs,
+    spec: &Spec,
+    sources: &[Source],
+    mapped: Option<&UserNamespace>,
+    owner: CgroupOwner,
+) -> Result<(Ground, Mounts), Failure> {
+    if hook::while_making(spec) {
+        return Ok((hook::stage(job, rootfs, sources, mapped, owner)?, Mounts::Staged));
     }
+    let parts = rootfs::Parts::take(&job.bundle, owner)?;
+    let ours = mapped.is_none() && !parts.shows_mounts();
+    let images = parts.pivot(&job.bundle, rootfs, sources, mapped)?;
+    Ok((Ground::root(), if ours { Mounts::Ours(images) } else { Mounts::Theirs(images) }))
+}
+
+/// The one that is kept, which exec and hooks read, and the one that libcontainer gets.
+fn write_specs(
+    spec: &mut Spec,
+    owner: CgroupOwner,
+    ground: &Ground,
+    mapped: bool,
+    (sources, mounts): (&[Source], Mounts),
+) -> Result<(), Failure> {
+    if let Some(root) = spec.root_mut() {
+        root.set_path(ground.rootfs().into());
+    }
+    write(&format!("{}/config.json", ground.bundle()), spec)?;
+    let mut carrier = carrier(spec, owner, ground)?;
+    if mapped && ground.shows_host() {
+        ground.bind_devices(&mut carrier)?;
+    }
+    match mounts {
+        Mounts::Ours(images) => attach::attach(&mut carrier, &rootfs::ready(sources, &images))?,
+        Mounts::Theirs(images) => attach::leave(&mut carrier, &rootfs::ready(sources, &images))?,
+        Mounts::Staged => links::follow(&mut carrier, rootfs::place(&ground.rootfs())?)?,
+    }
+    hook::carry(spec, &mut carrier, ground)?;
+    write(&format!("{}/config.json", ground.carrier()), &carrier)
 }
 
 fn build(
@@ -111,18 +145,20 @@ fn build(
     steps: LastSteps,
     user: Resolved,
     ids: Option<Ids>,
+    ground: &Ground,
 ) -> Result<Answer, Failure> {
     let causes = trace::collect()?;
-    let console = steps.terminal.then(|| terminal::listen(terminal::CONSOLE)).transpose()?;
+    let console = steps.terminal.then(|| terminal::listen(&ground.console())).transpose()?;
     if console.is_none() {
         own_stdio(ids.map_or(user.uid, |ids| ids.user(user.uid)))?;
     }
-    let pid = run_libcontainer(&job.container_id, steps, console.is_some())
-        .map_err(|error| failed(&error, causes))?;
+    let pid = run_libcontainer(&job.container_id, steps, console.is_some(), ground)
+        .map_err(|error| hook::failure(ground).unwrap_or_else(|| failed(&error, causes)))?;
     let terminal = console.as_ref().map(terminal::receive).transpose()?;
     if terminal.is_some() {
         // The link to a socket that is nowhere any more.
-        let _gone = fs::remove_file(format!("{BUNDLE}/{}/console-socket", job.container_id));
+        let link = format!("{}/{}/console-socket", ground.bundle(), job.container_id);
+        let _gone = fs::remove_file(link);
     }
     let born = v1::Born { pid, uid: user.uid, gid: user.gid, groups: user.groups };
     Ok(Answer { born, terminal })
@@ -132,12 +168,13 @@ fn run_libcontainer(
     id: &str,
     steps: LastSteps,
     console: bool,
+    ground: &Ground,
 ) -> Result<i32, libcontainer::error::LibcontainerError> {
     let container = ContainerBuilder::new(id.to_owned(), SyscallType::default())
         .with_executor(steps)
-        .with_root_path(BUNDLE)?
-        .with_console_socket(console.then_some(terminal::CONSOLE))
-        .as_init(CARRIER)
+        .with_root_path(ground.bundle())?
+        .with_console_socket(console.then(|| ground.console()))
+        .as_init(ground.carrier())
         .with_systemd(false)
         .with_detach(true)
         .as_sibling(true)
@@ -146,9 +183,14 @@ fn run_libcontainer(
 }
 
 fn failed(error: &libcontainer::error::LibcontainerError, causes: Causes) -> Failure {
-    let told = causes.told();
-    let text = chain(error);
-    let message = if told.is_empty() { text } else { format!("{text} ({told})") };
+    let (told, text) = (causes.told(), chain(error));
+    let text = match text.split_once(". error during cleanup: ") {
+        Some((first, cleanup)) if cgroups::is_blind(cleanup) => first,
+        _ => &text,
+    };
+    let told: Vec<_> = told.split("; ").filter(|part| !cgroups::is_blind(part)).collect();
+    let told = told.join("; ");
+    let message = if told.is_empty() { text.to_owned() } else { format!("{text} ({told})") };
     Failure::new("libcontainer", Kind::Internal, message)
 }
 
@@ -182,8 +224,8 @@ pub(crate) fn source(
     }
 }
 
-fn user(job: &v1::CreateJob) -> Result<Resolved, Failure> {
-    let root = rootfs::open()?;
+fn user(job: &v1::CreateJob, ground: &Ground) -> Result<Resolved, Failure> {
+    let root = rootfs::place(&ground.rootfs())?;
     rootfs::refuse_links(&root)?;
     let root_user = v1::User::default();
     user::resolve(root.as_fd(), job.user.as_ref().unwrap_or(&root_user))

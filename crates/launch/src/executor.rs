@@ -14,6 +14,7 @@ use libcontainer::workload::{
 
 use crate::directory;
 use crate::failure::{At, Failure};
+use crate::hook::AtStart;
 use crate::late::Late;
 use crate::privileges::Privileges;
 use crate::program::Program;
@@ -29,6 +30,8 @@ pub(crate) struct LastSteps {
     pub(crate) terminal: bool,
     /// Mounts over /dev.
     pub(crate) late: Rc<RefCell<Vec<Late>>>,
+    /// Run when nothing but the program is left to do.
+    pub(crate) hooks: Option<AtStart>,
     /// Where it is told why the program could not be executed; closed by execve.
     pub(crate) start: Rc<Option<OwnedFd>>,
 }
@@ -49,7 +52,8 @@ impl LastSteps {
     fn start(&self) -> (String, i32) {
         let become_it = raw::reset_signals()
             .at("start", || "resetting signals".into())
-            .and_then(|()| self.privileges.assume());
+            .and_then(|()| self.privileges.assume())
+            .and_then(|()| self.hooks.as_ref().map_or(Ok(()), AtStart::run));
         match become_it {
             Ok(()) => {
                 let not_run = self.program.run();

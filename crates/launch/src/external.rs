@@ -38,6 +38,8 @@ use crate::rootfs::{self, Source};
 use crate::source::is_bind;
 use crate::{cgroups, device, label, raw, terminal, user};
 
+pub(crate) use spec::bind;
+
 const STAGE: &str = "runtime";
 const PATH: &str = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin";
 /// The runtime's own directory within a bundle.
@@ -191,7 +193,7 @@ fn stage(
 }
 
 /// The topmost directory on the way to the bundle that others than root cannot enter, else the bundle.
-fn covered(bundle: &Path) -> Result<(PathBuf, File), Failure> {
+pub(crate) fn covered(bundle: &Path) -> Result<(PathBuf, File), Failure> {
     let mut way: Vec<&Path> = bundle.ancestors().collect();
     way.reverse();
     for dir in way {

@@ -23,7 +23,7 @@ use crate::rootfs;
 
 const STAGE: &str = "user namespace";
 /// What libcontainer makes in every container: name, major and minor number.
-const USUAL: [(&str, u64, u64); 6] = [
+pub(crate) const USUAL: [(&str, u64, u64); 6] = [
     ("null", 1, 3),
     ("zero", 1, 5),
     ("full", 1, 7),

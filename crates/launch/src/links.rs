@@ -1,7 +1,7 @@
 //! Mount points at which the image has a link to nowhere.
 //!
-//! libcontainer takes such a link for a directory that it has just made, and fails. Other runtimes make what the link names, inside
-//! the image: so the carrier's mounts are told where that is. Links that lead somewhere are libcontainer's own matter.
+//! Other runtimes make what the link names, inside the image, and so do we. libcontainer takes such a link for a directory that it
+//! has just made, and fails: its mounts are told where that is. Links that lead somewhere are its own matter.
 
 use std::collections::VecDeque;
 use std::ffi::CString;
@@ -53,22 +53,34 @@ fn place(
     }
     let to = target(at, root)
         .at(STAGE, || format!("following the image's links at {}", at.display()))?;
-    let Some(to) = to else { return Ok(None) };
-    let inside = all.iter().find(|place| to.starts_with(place));
-    if let Some(inside) = inside {
-        let message = format!(
-            "{} cannot be mounted at: the image has a link there to {}, which is in the mount at {}",
-            at.display(),
-            to.display(),
-            inside.display()
-        );
-        return Err(Failure::invalid(STAGE, message));
+    let Some(Target { to, .. }) = to else { return Ok(None) };
+    match all.iter().find(|place| to.starts_with(place)) {
+        Some(inside) => Err(refused(at, &to, inside)),
+        None => Ok(Some(to)),
     }
-    Ok(Some(to))
+}
+
+/// What is said of a mount point that a link moves into another mount.
+pub(crate) fn refused(at: &Path, to: &Path, inside: &Path) -> Failure {
+    let message = format!(
+        "{} cannot be mounted at: the image has a link there to {}, which is in the mount at {}",
+        at.display(),
+        to.display(),
+        inside.display()
+    );
+    Failure::invalid(STAGE, message)
+}
+
+/// Where links lead.
+#[derive(Debug, PartialEq, Eq)]
+pub(crate) struct Target {
+    pub(crate) to: PathBuf,
+    /// The last of the links that is on another mount than the root.
+    pub(crate) link: Option<PathBuf>,
 }
 
 /// What a path names in a root, of which the last parts may be missing; `None` when no link leads there, or it is there.
-fn target(path: &Path, root: &impl AsFd) -> std::io::Result<Option<PathBuf>> {
+pub(crate) fn target(path: &Path, root: impl AsFd) -> std::io::Result<Option<Target>> {
     let open = |path: &Path, flags: i32| {
         let name = CString::new(path.as_os_str().as_encoded_bytes()).map_err(Error::other)?;
         raw::open_below(root.as_fd(), &name, libc::O_PATH | flags, raw::RESOLVE_IN_ROOT)
@@ -81,7 +93,9 @@ fn target(path: &Path, root: &impl AsFd) -> std::io::Result<Option<PathBuf>> {
         let names = path.iter().filter(|part| *part != "/").map(std::ffi::OsStr::to_owned);
         names.collect()
     };
+    let own = raw::mount_id(root.as_fd())?;
     let (mut left, mut here, mut links) = (parts(path), PathBuf::from("/"), 0);
+    let mut strange = None;
     while let Some(part) = left.pop_front() {
         if part == ".." {
             here.pop();
@@ -89,14 +103,18 @@ fn target(path: &Path, root: &impl AsFd) -> std::io::Result<Option<PathBuf>> {
         }
         let next = here.join(&part);
         let found = match open(&next, libc::O_NOFOLLOW) {
-            Ok(found) => readlinkat(Some(raw::shown(&found)), "").ok(),
+            Ok(found) => readlinkat(Some(raw::shown(&found)), "").ok().zip(Some(found)),
             Err(e) if e.kind() == ErrorKind::NotFound => None,
             Err(e) => return Err(e),
         };
-        let Some(link) = found.map(PathBuf::from) else {
+        let Some((link, found)) = found else {
             here = next;
             continue;
         };
+        if raw::mount_id(found.as_fd())? != own {
+            strange = Some(next);
+        }
+        let link = PathBuf::from(link);
         links += 1;
         if links > MOST {
             return Err(Error::from_raw_os_error(libc::ELOOP));
@@ -108,7 +126,8 @@ fn target(path: &Path, root: &impl AsFd) -> std::io::Result<Option<PathBuf>> {
         ahead.append(&mut left);
         left = ahead;
     }
-    Ok(Some(here).filter(|here| links > 0 && *here != Path::new("/")))
+    let found = links > 0 && here != Path::new("/");
+    Ok(found.then_some(Target { to: here, link: strange }))
 }
 
 #[cfg(test)]
@@ -133,7 +152,7 @@ mod tests {
             symlink(to, dir.path().join(link)).unwrap();
         }
         let root = File::open(dir.path()).unwrap();
-        let to = |path: &str| target(Path::new(path), &root).unwrap();
+        let to = |path: &str| target(Path::new(path), &root).unwrap().map(|target| target.to);
         for (path, want) in [
             ("/up", "/made/here"),
             ("/up/below", "/made/here/below"),

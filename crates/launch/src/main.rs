@@ -2,15 +2,17 @@
 //!
 //! ```text
 //! shim ── fds 0-2 stdio, 3 control, 4-8 the pod's namespaces, 10 start ──> launch
-//!   Job{create} ─> rootfs, sources ─> user ─> carrier ─> libcontainer ─> Born     (the process waits on <bundle>/<id>/notify.sock)
+//!   Job{create} ─> rootfs, sources ─> user ─> mounts ─> libcontainer ─> Born      (the process waits on <bundle>/<id>/notify.sock)
 //!   Job{create, runtime} ─> rootfs, sources ─> user ─> RUNTIME create ───> Born     (the process waits for Job{start})
-//!   Job{start}  ─> RUNTIME start ─> Born                                            (or why not)
+//!   Job{start}  ─> RUNTIME start, or poststart hooks ─> Born                        (or why not)
 //!   Job{exec}   ─> config.json ─> cgroups ─> setns ─> fork ─> execve ───> Born     (or why not)
 //! ```
 //!
 //! * [`create`], [`exec`]: the two jobs, in order;
 //! * [`external`]: creation and start by an OCI runtime of the host, for pods whose handler names one;
-//! * [`rootfs`], [`source`], [`late`], [`links`], [`device`]: the mount namespace that a container is made in;
+//! * [`rootfs`], [`source`], [`device`]: the mount namespace that a container is made in;
+//! * [`attach`], [`point`], [`links`], [`late`]: its mounts, by us before libcontainer, by libcontainer, or by us after it;
+//! * [`hook`]: programs that a container's specification names; [`ground`]: where the staging root is for their sake;
 //! * [`cgroups`]: the container's own, where there are v1 hierarchies;
 //! * [`volume`]: images as volumes; [`idmap`]: what a user namespace adds to it;
 //! * [`user`], [`directory`]: what only the image's files can tell;
@@ -23,18 +25,22 @@
 //! and fork ask for that.
 //!
 //! # Costs
-//! Medians of 49 creations and 53 execs on the hybrid layout, kernel 6.18, while compilers had both cores and each system call was
-//! traced, which adds about a third:
+//! Of a creation on the hybrid layout, kernel 6.18, with two bind mounts of the client's; a debug build, which closes descriptors in
+//! two system calls and links as it runs, about 130 of the first number. CPU time is that of the shim and all that it started, on a
+//! machine that others kept busy:
 //!
-//! | create | ms | | exec | ms |
-//! |---|---|---|---|---|
-//! | execve, dynamic linking, the job | 1.7 | | execve, linking, the job, config.json | 2.3 |
-//! | cgroups made and limited, clones of sources, overlay | 3.5 | | eight cgroups joined | 0.2 |
-//! | detaching the host's tree | 0.1 (p90 2.8) | | namespaces, fork, filter, execve | 1.9 |
-//! | user, both config.json, joining | 1.6 | | | |
-//! | libcontainer: two clones, 1,700 system calls, `pivot_root` | 9.4 | | | |
+//! | | libcontainer makes all mounts | now |
+//! |---|---|---|
+//! | system calls: launch, helper, container's process | 679, 410, 1,894 | 780, 27, 340 |
+//! | with five volumes more | 744, 410, 2,352 | 855, 27, 341 |
+//! | CPU time, with three volumes more | 15.3 ms | 12.6 ms |
 //!
-//! Of libcontainer's part 3.6 ms are its rootfs, where each mount is opened and checked by a dozen calls through /proc.
+//! The longest calls that are left, in ms: overlay 0.43 (four inodes on disk for its work directory each time), the two clones 0.44,
+//! mount points that the image lacks 0.3 (its /etc is copied up), cgroups 0.5, execve 0.28, detaching the host's tree 0.14, the
+//! namespace 0.08. Where the host has 1,000 other mounts, the last two are 0.9 and 1.5, and cutting propagation 0.16.
+//!
+//! Of an exec, medians of 53 with each system call traced, which adds about a third: execve, linking, the job and config.json 2.3 ms,
+//! eight cgroups joined 0.2, namespaces, fork, filter and execve 1.9.
 //!
 //! # Decisions
 //! * libcontainer is given a carrier: root, every capability, no filter. The last steps are ours, because its order loads
@@ -49,7 +55,17 @@
 //!   and the other's is lost on the way, and a client that wants it has `mount_options`.
 //! * `noexec`, `nosuid` and `nodev` of a volume hold for what is mounted below it too: who denies them for a volume does not think of
 //!   its submounts. What the host mounts there later, by propagation, comes as it is.
+//! * libcontainer makes no mounts but those that take the container's PID or cgroup namespace ([`attach`]): a mount costs it 70
+//!   system calls, us 15 with its source. sysfs and mqueue are made in the pod's namespaces, which this process joins for that.
+//!   In a user namespace it makes them all, for what comes there with the root is locked, and a container with rights of its own
+//!   could neither unmount it nor bind what it lies in; and on nodes with v1 hierarchies and no unified one.
+//! * Where the cgroups are ours, libcontainer is shown the unified hierarchy, with a plain directory for the container's cgroup
+//!   ([`cgroups::blind`]): of v1 it would read the mount table thirteen times, in 380 system calls. A mount of its own instead
+//!   of a clone of the host's would set the options of the host's, and waits for 9 ms.
+//! * Read-only paths that are mounts of ours are made read-only as they are: bound once more, as libcontainer does it, the
+//!   writable mount stays below.
 //! * A link of the image to nowhere, where something is mounted, is followed inside the root ([`links`]), as other runtimes do.
+//!   In a volume it is not: what the host shows there is not the image's to tell. One that leads to where another mount will be is refused.
 //! * An exec's answer comes after execve, so that the client learns of a missing program by an error.
 //! * `start` carries `stage\0message` of a container whose program could not be executed; the process then exits with
 //!   127 (not found), 126 (not executable) or 128.
@@ -58,6 +74,7 @@
 //! * AppArmor profiles and SELinux labels are asked for through a /proc that was opened on the host, for the container's may be
 //!   a volume that only looks like one (CVE-2019-16884).
 
+mod attach;
 mod carrier;
 mod cgroups;
 mod control;
@@ -68,10 +85,13 @@ mod exec;
 mod executor;
 mod external;
 mod failure;
+mod ground;
+mod hook;
 mod idmap;
 mod label;
 mod late;
 mod links;
+mod point;
 mod privileges;
 mod program;
 #[expect(unsafe_code, reason = "system calls that nix has not")]
@@ -93,6 +113,11 @@ use control::{Answer, Control};
 use failure::{At, Failure};
 
 fn main() -> ExitCode {
+    let args: Vec<String> =
+        std::env::args_os().map(|arg| arg.to_string_lossy().into_owned()).collect();
+    if let Some(done) = hook::as_hook(&args) {
+        return if done.is_ok() { ExitCode::SUCCESS } else { ExitCode::FAILURE };
+    }
     match Control::inherited().and_then(|control| serve(&control)) {
         Ok(()) => ExitCode::SUCCESS,
         // Without a control socket there is nobody to tell, and stderr is the container's.
@@ -115,6 +140,7 @@ fn job(control: &Control) -> Result<Answer, Failure> {
     umask(Mode::from_bits_truncate(0o022));
     match control.job()? {
         Job::Create(job) if !job.runtime.is_empty() => external::create(&job),
+        Job::Start(job) if job.runtime.is_empty() => hook::poststart(&job),
         Job::Start(job) => external::start(&job),
         Job::Create(job) => create::create(&job, raw::inherited(wire::inherited::START_FD).ok()),
         Job::Exec(job) => exec::exec(&job),

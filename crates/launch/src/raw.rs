@@ -10,10 +10,12 @@ type Number = std::os::fd::RawFd;
 
 pub(crate) const RESOLVE_IN_ROOT: u64 = 0x10;
 pub(crate) const RESOLVE_NO_MAGICLINKS: u64 = 0x02;
+pub(crate) const RESOLVE_NO_SYMLINKS: u64 = 0x04;
 pub(crate) const MOUNT_ATTR_RDONLY: u64 = 0x01;
 pub(crate) const MOUNT_ATTR_NOSUID: u64 = 0x02;
 pub(crate) const MOUNT_ATTR_NODEV: u64 = 0x04;
 pub(crate) const MOUNT_ATTR_NOEXEC: u64 = 0x08;
+pub(crate) const MOUNT_ATTR_STRICTATIME: u64 = 0x20;
 pub(crate) const MOUNT_ATTR_IDMAP: u64 = 0x10_0000;
 
 /// Names by bit.
@@ -197,8 +199,19 @@ pub(crate) fn fs_set(context: BorrowedFd<'_>, key: &CStr, value: &CStr) -> io::R
     done(result).map(drop)
 }
 
-/// Makes the file system and a detached mount of it.
-pub(crate) fn fs_mount(context: BorrowedFd<'_>) -> io::Result<OwnedFd> {
+/// Sets one option that has no value.
+pub(crate) fn fs_flag(context: BorrowedFd<'_>, key: &CStr) -> io::Result<()> {
+    const SET_FLAG: libc::c_uint = 0;
+    let none = std::ptr::null::<libc::c_char>();
+    // SAFETY: key is a C string that outlives the call, and a flag has no value.
+    let result = unsafe {
+        libc::syscall(libc::SYS_fsconfig, context.as_raw_fd(), SET_FLAG, key.as_ptr(), none, 0)
+    };
+    done(result).map(drop)
+}
+
+/// Makes the file system and a detached mount of it with attributes.
+pub(crate) fn fs_mount(context: BorrowedFd<'_>, attributes: u64) -> io::Result<OwnedFd> {
     const CREATE: libc::c_uint = 6;
     const CLOEXEC: libc::c_uint = 1;
     let none = std::ptr::null::<libc::c_char>();
@@ -207,7 +220,7 @@ pub(crate) fn fs_mount(context: BorrowedFd<'_>) -> io::Result<OwnedFd> {
         unsafe { libc::syscall(libc::SYS_fsconfig, context.as_raw_fd(), CREATE, none, none, 0) };
     done(made)?;
     // SAFETY: fsmount takes the context and two flag words.
-    owned(unsafe { libc::syscall(libc::SYS_fsmount, context.as_raw_fd(), CLOEXEC, 0) })
+    owned(unsafe { libc::syscall(libc::SYS_fsmount, context.as_raw_fd(), CLOEXEC, attributes) })
 }
 
 /// Opens a path below `dir`, resolved as `resolve` says.

@@ -58,7 +58,6 @@ pub(crate) fn take(
     if let Some(user) = user.filter(|_| mount.uid_mappings().is_some()) {
         user.map(clone.as_fd(), &path, recursive)?;
     }
-    deny(clone.as_fd(), mount, recursive)?;
     if user.is_some() {
         // Before the mount comes into the user namespace: there nobody can take it back.
         make_read_only(clone.as_fd(), mount)?;
@@ -70,12 +69,10 @@ pub(crate) fn take(
         Propagation::Slave => libc::MS_SLAVE,
         Propagation::Shared => libc::MS_SHARED,
     };
-    raw::set_mount(
-        clone.as_fd(),
-        MountAttr { propagation: bits, ..MountAttr::default() },
-        recursive,
-    )
-    .at(STAGE, || format!("setting the propagation of {path}"))?;
+    // Denied to what is mounted below too, which libcontainer would leave as it is.
+    let attr = MountAttr { set: attributes(mount), propagation: bits, ..MountAttr::default() };
+    raw::set_mount(clone.as_fd(), attr, recursive)
+        .at(STAGE, || format!("setting the options of the mount of {path}"))?;
     Ok(Source { mount: Content::Host(clone), is_dir })
 }
 
@@ -99,17 +96,6 @@ pub(crate) fn attributes(mount: &Mount) -> u64 {
         _ => 0,
     };
     options(mount).map(one).fold(0, |all, one| all | one)
-}
-
-/// libcontainer denies it too, but not to what is mounted below.
-fn deny(source: BorrowedFd<'_>, mount: &Mount, recursive: bool) -> Result<(), Failure> {
-    let attr = MountAttr { set: attributes(mount), ..MountAttr::default() };
-    if attr.set == 0 {
-        return Ok(());
-    }
-    raw::set_mount(source, attr, recursive).at(STAGE, || {
-        format!("setting the options of the mount at {}", mount.destination().display())
-    })
 }
 
 fn options(mount: &Mount) -> impl Iterator<Item = &str> {

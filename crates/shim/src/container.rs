@@ -6,7 +6,7 @@
 //! ```
 
 use std::os::fd::OwnedFd;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use nix::errno::Errno;
 use nix::unistd::{Pid, read};
@@ -31,6 +31,8 @@ pub(crate) struct Container {
     pub(crate) bundle: String,
     /// The OCI runtime that has made it and starts it; empty: launch.
     pub(crate) runtime: String,
+    /// Launch has hooks to run when it has been started, which may take so long.
+    pub(crate) poststart: Option<Duration>,
     pub(crate) born: Option<Born>,
     pub(crate) phase: Phase,
     pub(crate) started_at: Option<i64>,
@@ -140,9 +142,10 @@ impl Container {
         }
     }
 
-    /// Its runtime is at work. How it ends is of interest only when that has said whether it began.
+    /// Its runtime is at work, or hooks are or will be. How it ends is of interest only when launch has said whether it began.
     pub(crate) fn is_starting_outside(&self) -> bool {
-        matches!(self.phase, Phase::Starting(_)) && !self.runtime.is_empty()
+        matches!(self.phase, Phase::Starting(_))
+            && (self.start.is_none() || self.poststart.is_some())
     }
 
     pub(crate) fn output(&mut self, stream: Stream) -> &mut Option<Output> {

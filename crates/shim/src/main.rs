@@ -24,7 +24,8 @@
 //! * Children are known by pid, without pidfds: the shim alone reaps them, so that no pid of a child is used again
 //!   behind its back. While a launch has not answered, unknown children stay zombies: one may be the container.
 //! * What an outside runtime has made is started by a launch that runs the runtime again. Its process is not reaped before that
-//!   has answered: only then is it known whether its end was one of a program.
+//!   has answered: only then is it known whether its end was one of a program. So it is with poststart hooks, which the
+//!   shim has a launch run: they are over before the start is answered, and it knows the moment, whatever the daemon does.
 //! * An exit is recorded at once, and told when the log of what came before it is written, or after 20 ms.
 //! * A container's share of the log queue is bounded; over it, its pipe is not read until the disk has caught up.
 //! * Measured (musl, `shim` profile): 44 KiB of its own memory fresh, 72 with a container, 76 after 100 execs and 15 MB of

@@ -12,10 +12,11 @@ const MOST: usize = 4096;
 
 /// Kills a process of ours that has not been reaped, what descends from it, and all in its cgroup.
 pub(crate) fn kill(pid: Pid, cgroup: Option<BorrowedFd<'_>>) {
+    // First: when it has died its children are nobody's, and those of another cgroup would live on.
+    let descendants = descendants(pid);
     if let Some(cgroup) = cgroup {
         kill_cgroup(cgroup);
     }
-    let descendants = descendants(pid);
     if getpgid(Some(pid)) == Ok(pid) {
         killpg(pid, Signal::SIGKILL).ok();
     }

@@ -4,7 +4,7 @@
 //! Pure: whoever has read the files hands their text to [`Registry::read`]. The rules are those of the CDI specification 1.1:
 //! JSON or YAML, unknown fields refused, a device of a later directory in place of one of an earlier, two of one directory a
 //! conflict that is told when the device is asked for. Network devices and Intel RDT are not supported and told so;
-//! hooks are left in the specification, and who runs it decides.
+//! hooks are left to whoever makes the container.
 
 mod file;
 
@@ -14,6 +14,9 @@ use std::path::{Path, PathBuf};
 use names::Kind;
 
 use file::{ContainerEdits, File};
+
+/// Hooks of this stage are programs of the image.
+const IN_THE_CONTAINER: &str = "startContainer";
 
 /// All devices that the files of a node describe.
 #[derive(Debug, Default)]
@@ -210,6 +213,18 @@ impl Registry {
     /// The files that are no CDI files, each with why.
     pub fn not_understood(&self) -> impl Iterator<Item = String> {
         self.unread.iter().map(|(path, why)| format!("{}: {why}", path.display()))
+    }
+
+    /// The programs of the node that hooks name, each with the file that names it.
+    pub fn programs(&self) -> BTreeSet<(String, &Path)> {
+        let hooks = |read: &Read| {
+            let devices = read.file.devices.iter().map(|device| &device.container_edits);
+            let all = devices.chain([&read.file.container_edits]).flat_map(|edits| &edits.hooks);
+            let all = all.map(file::Hook::hook).filter(|hook| hook.at != IN_THE_CONTAINER);
+            all.map(|hook| hook.path).collect::<Vec<_>>()
+        };
+        let of_file = |read| hooks(read).into_iter().map(|path| (path, read.path.as_path()));
+        self.files.iter().flat_map(of_file).collect()
     }
 
     /// What a container gets with these devices.

@@ -27,7 +27,7 @@ fn an_image_whose_dev_proc_or_sys_is_no_directory_is_refused() {
     scene.end();
 }
 
-/// Guard: launch/src/rootfs.rs: `Parts::pivot`; libcontainer resolves below the root.
+/// Guards: launch/src/rootfs.rs: `Parts::pivot`, launch/src/point.rs: `open` (below the root).
 #[test]
 fn files_of_the_pod_do_not_follow_the_images_etc_out_of_it() {
     let scene = Scene::new();

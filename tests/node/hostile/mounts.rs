@@ -13,7 +13,7 @@ fn volume(host: &str, container: &str) -> Value {
     json!({"mounts": [{"host_path": host, "container_path": container}]})
 }
 
-/// Guards: launch/src/rootfs.rs: `Parts::pivot` (no path of the host is left); libcontainer resolves below the root.
+/// Guards: launch/src/rootfs.rs: `Parts::pivot` (no path of the host is left), launch/src/point.rs: `open` (below the root).
 #[test]
 fn a_volume_goes_where_its_path_is_inside_the_image() {
     let scene = Scene::new();
@@ -161,7 +161,7 @@ fn masked_paths_that_are_links_in_the_image_mask_nothing_outside() {
     scene.end();
 }
 
-/// Guards: libcontainer holds the target by descriptor; launch/src/rootfs.rs: `Parts::pivot`.
+/// Guards: launch/src/point.rs: `Root` (holds the target by descriptor), launch/src/rootfs.rs: `Parts::pivot`.
 #[test]
 fn a_target_that_becomes_a_link_while_it_is_mounted_leads_nowhere() {
     let scene = Scene::new();

@@ -3,7 +3,11 @@
 use std::collections::BTreeSet;
 use std::fs;
 use std::io;
+use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
+
+/// Links to a directory with no other in it.
+const CHILDLESS: u64 = 2;
 
 /// The directory and all below it, children before parents. Missing ones are left out, as they may go at any time.
 pub(super) fn bottom_up(dir: &Path) -> io::Result<Vec<PathBuf>> {
@@ -23,6 +27,10 @@ pub(super) fn bottom_up(dir: &Path) -> io::Result<Vec<PathBuf>> {
 
 fn children(dir: &Path) -> io::Result<Vec<PathBuf>> {
     let mut found = Vec::new();
+    // The kernel counts them, and to read a cgroup's directory is to name all its files.
+    if fs::metadata(dir)?.nlink() == CHILDLESS {
+        return Ok(found);
+    }
     for entry in fs::read_dir(dir)? {
         let entry = entry?;
         if entry.file_type().is_ok_and(|kind| kind.is_dir()) {

@@ -88,7 +88,7 @@ fn mounts(spec: &Spec, over: &Path) -> Vec<Mount> {
 }
 
 /// In a user namespace nobody makes a device, and runtimes bind the host's of the same name, not the one that was asked for.
-fn bind(device: &LinuxDevice, over: &Path) -> Result<Mount, Failure> {
+pub(crate) fn bind(device: &LinuxDevice, over: &Path) -> Result<Mount, Failure> {
     let below = device.path().strip_prefix("/dev").unwrap_or(device.path());
     MountBuilder::default()
         .destination(device.path())

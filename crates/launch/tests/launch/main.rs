@@ -14,6 +14,8 @@ mod mapped;
 #[cfg(test)]
 mod mounting;
 #[cfg(test)]
+mod points;
+#[cfg(test)]
 #[expect(unsafe_code, reason = "descriptors of a child have fixed numbers")]
 mod raw;
 #[cfg(test)]

@@ -251,6 +251,7 @@ impl Case {
             all_devices: built.all_devices,
             image_volumes: self.image_volumes.clone(),
             runtime: String::new(),
+            poststart_ms: 0,
             relabel: built.relabel,
         }
     }

@@ -32,6 +32,8 @@ struct Place {
     bundle: String,
     #[prost(string, tag = "11")]
     runtime: String,
+    #[prost(uint32, tag = "25")]
+    poststart_ms: u32,
 }
 
 /// The ends of a container's pipes that launch inherits. None is /dev/null.
@@ -58,6 +60,8 @@ impl Pod {
         let number = self.number();
         let (mut container, theirs) = self.prepare(number, &request, ticket)?;
         (container.bundle, container.runtime) = (place.bundle, place.runtime);
+        container.poststart =
+            (place.poststart_ms > 0).then(|| Duration::from_millis(place.poststart_ms.into()));
         let (start, start_theirs) = pipe2(OFlag::O_CLOEXEC).at(STAGE, "making a pipe")?;
         set_nonblocking(&start).at(STAGE, "making a pipe")?;
         // An outside runtime knows nothing of that pipe.
@@ -129,6 +133,7 @@ impl Pod {
             id: request.container_id.clone(),
             bundle: String::new(),
             runtime: String::new(),
+            poststart: None,
             born: None,
             phase: Phase::Launching,
             started_at: None,

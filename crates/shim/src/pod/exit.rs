@@ -24,7 +24,8 @@ const START_ERROR: i32 = 128;
 impl Pod {
     /// While a launch is at work, a process that nobody knows may be the one that it is about to name: those wait.
     pub(super) fn reap_children(&mut self) {
-        if self.launches.is_empty() {
+        let starting = self.containers.iter().any(super::Container::is_starting_outside);
+        if self.launches.is_empty() && !starting {
             while let Some((pid, status)) = raw::reap(None) {
                 self.ended(pid, status);
             }

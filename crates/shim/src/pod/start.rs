@@ -1,5 +1,5 @@
 //! Start: libcontainer's init waits at a socket for the word; then it execs, or says why it could not. What an outside runtime
-//! has made waits in that runtime's own way: a launch runs the runtime once more.
+//! has made waits in that runtime's own way: a launch runs the runtime once more. A launch also runs the hooks of the moment after.
 
 use std::fs::File;
 use std::io;
@@ -25,7 +25,7 @@ use crate::poll::Token;
 use crate::raw;
 
 const STAGE: &str = "start";
-/// For an outside runtime.
+/// For an outside runtime; hooks have what they say on top.
 const LIMIT: Duration = Duration::from_mins(1);
 /// In a directory of the container's id within its bundle, which is where libcontainer keeps its state.
 const SOCKET: &str = "notify.sock";
@@ -54,7 +54,7 @@ impl Pod {
         }
         if !container.runtime.is_empty() {
             let number = container.number;
-            return self.start_outside(ticket, number).map(|()| None);
+            return self.have_launch_start(ticket, number).map(|()| None);
         }
         let directory = format!("{}/{id}", container.bundle);
         notify(&directory).map_err(|error| {
@@ -70,23 +70,25 @@ impl Pod {
         Ok(None)
     }
 
-    fn start_outside(&mut self, ticket: Ticket, number: u32) -> Result<(), Failure> {
+    fn have_launch_start(&mut self, ticket: Ticket, number: u32) -> Result<(), Failure> {
         let Some(container) = self.container(number) else { return Err(no_container()) };
         let job = StartJob {
             container_id: container.id.clone(),
             bundle: container.bundle.clone(),
             runtime: container.runtime.clone(),
+            pid: container.born.as_ref().map_or(0, |born| born.pid),
         };
+        let limit = LIMIT + container.poststart.unwrap_or_default();
         // Launch may answer at once.
         container.phase = Phase::Starting(ticket);
-        let launched = self.launch_start(number, job);
+        let launched = self.launch_start(number, job, limit);
         if let Some(container) = self.container(number).filter(|_| launched.is_err()) {
             container.phase = Phase::Created;
         }
         launched
     }
 
-    fn launch_start(&mut self, number: u32, job: StartJob) -> Result<(), Failure> {
+    fn launch_start(&mut self, number: u32, job: StartJob, limit: Duration) -> Result<(), Failure> {
         let null = raw::duplicate(&self.null).at(STAGE, "duplicating /dev/null")?;
         self.launch(Start {
             number,
@@ -95,11 +97,12 @@ impl Pod {
             pipe: null.as_fd(),
             cgroup: None,
             pid_namespace: None,
-            limit: Some(LIMIT),
+            limit: Some(limit),
         })
     }
 
-    /// The runtime has started the container, or said why not: then its process, which still waits, is of no use.
+    /// The runtime has started the container, or hooks have been run, or launch has said why not: then its process, which still waits
+    /// or should not go on, is of no use.
     pub(super) fn started_outside(&mut self, number: u32, result: Result<(), Failure>) {
         let Some(container) = self.container(number) else { return };
         let Phase::Starting(ticket) = container.phase else { return };
@@ -132,7 +135,15 @@ impl Pod {
             return;
         }
         let pipe = container.start.take();
+        if let Some(pipe) = pipe {
+            self.poll.forget(&pipe.fd);
+        }
+        let Some(container) = self.container(number) else { return };
         let Phase::Starting(ticket) = container.phase else { return };
+        let hooks = container.poststart.is_some();
+        if hooks && news == StartNews::Executed {
+            return self.run_hooks(ticket, number);
+        }
         container.phase = Phase::Running;
         match news {
             StartNews::Failed(message) => {
@@ -146,9 +157,16 @@ impl Pod {
                 self.answer(ticket, Body::Started(Started { at }), Vec::new());
             }
         }
-        if let Some(pipe) = pipe {
-            self.poll.forget(&pipe.fd);
+        // It may have ended while it was held for its hooks' sake.
+        self.reap |= hooks;
+    }
+
+    fn run_hooks(&mut self, ticket: Ticket, number: u32) {
+        let Err(refusal) = self.have_launch_start(ticket, number) else { return };
+        if let Some(container) = self.container(number) {
+            container.phase = Phase::Starting(ticket);
         }
+        self.started_outside(number, Err(refusal));
     }
 }
 

@@ -105,6 +105,11 @@ pub(super) fn parse(text: &str) -> Result<File, String> {
     }
 }
 
+fn variables(what: &str, all: &[String]) -> Result<(), String> {
+    let is_wrong = |env: &&String| env.find('=').is_none_or(|at| at == 0) || env.contains('\0');
+    all.iter().find(is_wrong).map_or(Ok(()), |env| Err(format!("{what} {env:?} is not NAME=value")))
+}
+
 impl ContainerEdits {
     /// What cannot be, named.
     pub(super) fn check(&self) -> Result<(), String> {
@@ -112,11 +117,7 @@ impl ContainerEdits {
             path if path.starts_with('/') && !path.contains('\0') => Ok(()),
             path => Err(format!("{what} {path:?} is not an absolute path")),
         };
-        for env in &self.env {
-            if env.find('=').is_none_or(|at| at == 0) || env.contains('\0') {
-                return Err(format!("env {env:?} is not NAME=value"));
-            }
-        }
+        variables("env", &self.env)?;
         for node in &self.device_nodes {
             absolute("deviceNodes.path", &node.path)?;
             if !["", "b", "c", "u", "p"].contains(&node.kind.as_str()) {
@@ -138,8 +139,12 @@ impl ContainerEdits {
         }
         for hook in &self.hooks {
             absolute("hooks.path", &hook.path)?;
+            variables("hooks.env", &hook.env)?;
             if !HOOKS.contains(&hook.at.as_str()) {
                 return Err(format!("hooks.hookName {:?} is not known", hook.at));
+            }
+            if let Some(timeout) = hook.timeout.filter(|timeout| *timeout <= 0) {
+                return Err(format!("hooks.timeout {timeout} is not above zero"));
             }
         }
         Ok(())

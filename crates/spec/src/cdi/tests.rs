@@ -94,7 +94,10 @@ fn what_cannot_be_given_is_named() {
     assert!(
         said_of(r#"{"mounts": [{"hostPath": "a", "containerPath": "/a"}]}"#).contains("hostPath")
     );
-    assert!(said_of(r#"{"hooks": [{"hookName": "never", "path": "/a"}]}"#).contains("hookName"));
+    let hook = |more: &str| said_of(&format!(r#"{{"hooks": [{{"path": "/a", {more}}}]}}"#));
+    assert!(hook(r#""hookName": "never""#).contains("hookName"));
+    assert!(hook(r#""hookName": "poststop", "timeout": 0"#).contains("timeout 0 is not above"));
+    assert!(hook(r#""hookName": "poststop", "env": ["x"]"#).contains("hooks.env"));
     assert!(said(&device("{}").replace("1.0.0", "9.0.0"), "v.com/c=d").contains("cdiVersion"));
     assert!(said(&device("{}").replace("v.com/c", "v.com"), "v.com/c=d").contains("kind"));
 }
@@ -104,6 +107,19 @@ fn a_file_that_could_not_be_read_is_named_with_the_reason() {
     let registry = Registry::read(vec![("/etc/cdi/v.json".into(), Err("no access".into()))]);
     let error = edits(&registry, &["v.com/c=d"]).unwrap_err().to_string();
     assert!(error.contains("/etc/cdi/v.json: no access"), "{error}");
+}
+
+#[test]
+fn the_programs_of_the_node_that_hooks_name_are_known_with_their_files() {
+    let text = r#"{"cdiVersion":"1.0.0","kind":"v.com/c",
+        "containerEdits":{"hooks":[{"hookName":"createContainer","path":"/bin/a"}]},
+        "devices":[{"name":"d","containerEdits":{"hooks":[
+            {"hookName":"startContainer","path":"/of/the/image"},
+            {"hookName":"poststop","path":"/bin/b"},{"hookName":"prestart","path":"/bin/b"}]}}]}"#;
+    let registry = Registry::read(vec![("/etc/cdi/v.json".into(), Ok(text.to_owned()))]);
+    let file = Path::new("/etc/cdi/v.json");
+    let expected = [("/bin/a".to_owned(), file), ("/bin/b".to_owned(), file)];
+    assert_eq!(registry.programs().into_iter().collect::<Vec<_>>(), expected);
 }
 
 #[test]

@@ -1,0 +1,89 @@
+//! Where the parts of the staging root are: at the root, which it is for most containers, or over a directory of the host.
+
+use std::path::{Path, PathBuf};
+
+use libcontainer::oci_spec::runtime::{Mount, Spec};
+use nix::mount::{MsFlags, mount};
+
+use crate::external::bind;
+use crate::failure::{At, Failure};
+use crate::idmap::USUAL;
+use crate::rootfs::{self, BUNDLE, CARRIER, ROOTFS};
+use crate::terminal;
+
+const STAGE: &str = "device";
+
+/// The staging root, once it is in its place.
+#[derive(Debug)]
+pub(crate) struct Ground {
+    /// What it covers; empty when it is the root.
+    over: String,
+    bundle: String,
+}
+
+impl Ground {
+    /// It is the root, and the host is out of sight.
+    pub(crate) fn root() -> Self {
+        Self { over: String::new(), bundle: BUNDLE.to_owned() }
+    }
+
+    /// It covers a directory on the way to the bundle, which is in sight at its own place.
+    pub(crate) fn over(directory: &Path, bundle: &str) -> Self {
+        Self { over: directory.display().to_string(), bundle: bundle.to_owned() }
+    }
+
+    /// Whether the rest of the host's tree is in sight.
+    pub(crate) fn shows_host(&self) -> bool {
+        !self.over.is_empty()
+    }
+
+    /// A part by its name in the staging root, such as `/rootfs`.
+    pub(crate) fn part(&self, name: &str) -> String {
+        format!("{}{name}", self.over)
+    }
+
+    pub(crate) fn rootfs(&self) -> String {
+        self.part(ROOTFS)
+    }
+
+    pub(crate) fn carrier(&self) -> String {
+        self.part(CARRIER)
+    }
+
+    pub(crate) fn console(&self) -> String {
+        self.part(terminal::CONSOLE)
+    }
+
+    pub(crate) fn bundle(&self) -> &str {
+        &self.bundle
+    }
+
+    /// Where the bind source of a number is.
+    pub(crate) fn staged(&self, index: usize) -> PathBuf {
+        PathBuf::from(self.part(&rootfs::staged(index)))
+    }
+
+    /// In a user namespace libcontainer binds the devices that it finds under their names in /dev: those of the host, where that
+    /// is in sight. So the usual ones are covered there with ours, and of the others it is told as mounts.
+    pub(crate) fn bind_devices(&self, carrier: &mut Spec) -> Result<(), Failure> {
+        for (name, ..) in USUAL {
+            let (ours, theirs) = (self.part(&format!("/dev/{name}")), format!("/dev/{name}"));
+            let none = None::<&str>;
+            mount(Some(ours.as_str()), theirs.as_str(), none, MsFlags::MS_BIND, none)
+                .at(STAGE, || format!("covering {theirs}"))?;
+        }
+        let Some(linux) = carrier.linux_mut() else { return Ok(()) };
+        let devices = linux.devices().clone().unwrap_or_default();
+        linux.set_devices(None);
+        let others = devices.iter().filter(|device| !is_usual(device.path()));
+        let binds = others.map(|device| bind(device, Path::new(&self.over)));
+        let binds = binds.collect::<Result<Vec<Mount>, _>>()?;
+        carrier.mounts_mut().get_or_insert_default().extend(binds);
+        Ok(())
+    }
+}
+
+fn is_usual(device: &Path) -> bool {
+    let name = device.strip_prefix("/dev").ok();
+    name.is_some_and(|name| USUAL.iter().any(|(usual, ..)| name == Path::new(usual)))
+}

@@ -1,0 +1,104 @@
+//! Mount points in a container's root, found or made. What is mounted there by then may be a volume, in which others change
+//! links while we look: every path is resolved by the kernel below the root, and what is made is made by descriptor.
+
+use std::ffi::CString;
+use std::fs;
+use std::io::{Error, ErrorKind};
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::path::{Path, PathBuf};
+
+use nix::sys::stat::{Mode, SFlag, mkdirat, mknodat};
+
+use crate::failure::{At, Failure};
+use crate::links::{self, Target};
+use crate::raw;
+use crate::rootfs::ROOTFS;
+
+const STAGE: &str = "mount";
+const LITERAL: u64 = raw::RESOLVE_IN_ROOT | raw::RESOLVE_NO_SYMLINKS;
+const FOLLOWED: u64 = raw::RESOLVE_IN_ROOT | raw::RESOLVE_NO_MAGICLINKS;
+
+/// A container's root, and the places in it that others cover later.
+#[derive(Debug)]
+pub(crate) struct Root<'a> {
+    pub(crate) dir: BorrowedFd<'a>,
+    pub(crate) later: Vec<PathBuf>,
+}
+
+impl Root<'_> {
+    /// The mount point at a path that has no `.` and `..`.
+    pub(crate) fn point(&self, at: &Path, is_dir: bool) -> Result<OwnedFd, Failure> {
+        let opening = || format!("opening the mount point {}", at.display());
+        match self.open(at, LITERAL) {
+            Err(e) if e.kind() == ErrorKind::NotFound => self.make(at, is_dir),
+            Err(e) if e.raw_os_error() == Some(libc::ELOOP) => self.follow(at, is_dir),
+            found => found.at(STAGE, opening),
+        }
+    }
+
+    fn follow(&self, at: &Path, is_dir: bool) -> Result<OwnedFd, Failure> {
+        let opening = || format!("opening the mount point {}", at.display());
+        match self.open(at, FOLLOWED) {
+            Ok(found) => {
+                let shown = format!("/proc/self/fd/{}", raw::shown(&found));
+                let place = fs::read_link(shown).at(STAGE, opening)?;
+                let inside = place.strip_prefix(ROOTFS).unwrap_or(&place);
+                self.refuse(at, &Path::new("/").join(inside))?;
+                Ok(found)
+            }
+            Err(e) if e.kind() == ErrorKind::NotFound => {
+                let target = links::target(at, self.dir).at(STAGE, opening)?;
+                let Some(Target { to, link }) = target else { return self.make(at, is_dir) };
+                self.refuse(at, &to)?;
+                if let Some(link) = link {
+                    let message = format!(
+                        "{} cannot be mounted at: {} is a link to nowhere, in a volume and not in the image",
+                        at.display(),
+                        link.display()
+                    );
+                    return Err(Failure::invalid(STAGE, message));
+                }
+                self.make(&to, is_dir)
+            }
+            Err(e) => Err(e).at(STAGE, opening),
+        }
+    }
+
+    /// A link must not lead to the root itself, nor where another mount will cover what is there.
+    fn refuse(&self, at: &Path, to: &Path) -> Result<(), Failure> {
+        let is_root = to == Path::new("/");
+        let Some(inside) = self.later.iter().find(|place| to.starts_with(place) || is_root) else {
+            return Ok(());
+        };
+        let inside = if is_root { Path::new("/") } else { inside };
+        Err(links::refused(at, to, inside))
+    }
+
+    /// Makes what is missing of a path without links.
+    fn make(&self, at: &Path, is_dir: bool) -> Result<OwnedFd, Failure> {
+        let (Some(above), Some(name)) = (at.parent(), at.file_name()) else {
+            return Err(Failure::invalid(STAGE, format!("{} is no mount point", at.display())));
+        };
+        let doing = || format!("making the mount point {}", at.display());
+        let parent = match self.open(above, LITERAL) {
+            Err(e) if e.kind() == ErrorKind::NotFound => self.make(above, true)?,
+            found => found.at(STAGE, doing)?,
+        };
+        let dir = Some(raw::shown(&parent));
+        let made = if is_dir {
+            mkdirat(dir, name, Mode::from_bits_truncate(0o755))
+        } else {
+            mknodat(dir, name, SFlag::S_IFREG, Mode::from_bits_truncate(0o644), 0)
+        };
+        match made {
+            Ok(()) | Err(nix::errno::Errno::EEXIST) => {}
+            made => made.at(STAGE, doing)?,
+        }
+        self.open(at, LITERAL).at(STAGE, doing)
+    }
+
+    fn open(&self, path: &Path, resolve: u64) -> std::io::Result<OwnedFd> {
+        let name = CString::new(path.as_os_str().as_encoded_bytes()).map_err(Error::other)?;
+        raw::open_below(self.dir.as_fd(), &name, libc::O_PATH, resolve)
+    }
+}
