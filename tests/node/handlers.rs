@@ -1,6 +1,8 @@
 //! Pods of a runtime handler: an outside OCI runtime makes their containers, and all else is as it is. Most of these are the
 //! tests of other modules with such pods; `FERROPOD_HANDLER=runc hack/blackbox` runs them all so.
 
+use std::os::unix::fs::{MetadataExt, PermissionsExt};
+use std::path::Path;
 use std::time::Duration;
 
 use serde_json::{Value, json};
@@ -167,6 +169,34 @@ fn a_container_may_have_a_terminal_of_its_own() {
 }
 
 #[test]
+fn a_runtime_that_gives_the_null_device_away_has_not_the_nodes() {
+    // crun changes the owner of the standard streams; this one only notes which they are.
+    let mut node = Node::with_runc();
+    // Not on the way to the bundle, where runtimes see nothing of Ferropod's.
+    let (program, streams) = (node.root().join("runtime"), node.root().join("streams"));
+    let runtime = std::env::var("RUNC").expect("hack/blackbox sets it");
+    let remark = format!("stat -L -c '%d:%i %t:%T %a' /dev/fd/0 >>{}", streams.display());
+    write(&program, &format!("#!/bin/sh\n{remark}\nexec {runtime} \"$@\"\n"));
+    std::fs::set_permissions(&program, PermissionsExt::from_mode(0o755)).expect("a mode");
+    let config = node.path("config.toml");
+    let other = read(&config).replace(&runtime, text(&program));
+    write(&config, &other);
+    node.configure("");
+    let before = read(&streams);
+    let pod = node.run_pod(&Value::Null);
+    let id = node.run(&pod, "cat; echo over", &Value::Null);
+    assert_eq!(node.exit(&id), (0, "Completed".to_owned()));
+    node.logs_show(&id, "over");
+    let noted = read(&streams);
+    let created = noted.strip_prefix(&before).and_then(|more| more.lines().next());
+    let (place, kind) = created.and_then(|line| line.split_once(' ')).expect("a stream");
+    let nodes = std::fs::metadata("/dev/null").expect("a null device");
+    assert_ne!(place, format!("{}:{}", nodes.dev(), nodes.ino()));
+    assert_eq!(kind, "1:3 666");
+    node.end_clean();
+}
+
+#[test]
 fn stubborn_containers_are_gone_after_their_grace() {
     stops::stubborn(Node::with_runc(), 1);
     stops::stubborn(Node::with_runc(), 0);
@@ -253,4 +283,8 @@ fn a_handler_that_cannot_be_keeps_the_daemon_from_starting_and_check_names_it() 
 
 fn words(text: &str) -> String {
     text.split_whitespace().collect::<Vec<_>>().join(" ")
+}
+
+fn read(path: &Path) -> String {
+    std::fs::read_to_string(path).expect("a file")
 }

@@ -47,6 +47,7 @@
 //! | 2025-52565 (console) | mounts: `a_hostile_volume_over_dev…`; left: a race within the few microseconds of one mount |
 //! | runc 2026-41579, crun 2026-47766 (/dev a link) | images: `an_image_whose_dev_proc_or_sys…` |
 //! | crun 2026-30892 (user of exec) | not applicable: the interface's exec names no user |
+//! | no advisory: the node's null device as a standard stream | inside: `the_null_device…`; handlers: `a_runtime_that_gives…` |
 //! | crun 2025-24965 (krun) | not applicable: no virtual machines |
 
 mod canary;

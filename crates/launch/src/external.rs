@@ -19,7 +19,6 @@ mod report;
 mod spec;
 
 use std::fs::{self, File};
-use std::io::Write;
 use std::os::fd::AsFd;
 use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
@@ -27,7 +26,6 @@ use std::process::{Command, ExitStatus};
 
 use libcontainer::oci_spec::runtime::Spec;
 use nix::mount::{MntFlags, umount2};
-use nix::unistd::getppid;
 use wire::v1;
 
 use crate::control::Answer;
@@ -85,7 +83,6 @@ pub(crate) fn create(job: &v1::CreateJob) -> Result<Answer, Failure> {
     write(&format!("{}/config.json", places.bundle.display()), &spec)?;
     let theirs = spec::of(&spec, &places.over, mapped.is_some())?;
     write(&format!("{}/config.json", places.carrier().display()), &theirs)?;
-    leave_cgroup()?;
     let console = process
         .terminal()
         .unwrap_or(false)
@@ -217,34 +214,9 @@ fn hide_named_hierarchies() -> Result<(), Failure> {
     Ok(())
 }
 
-/// On v2 this process was born in the container's cgroup, so that whoever ends it ends all of it, and runtimes refuse a cgroup
-/// that has processes: it goes where the shim is.
-fn leave_cgroup() -> Result<(), Failure> {
-    let shim = format!("/proc/{}/cgroup", getppid());
-    let table = fs::read_to_string(&shim).at(STAGE, || format!("reading {shim}"))?;
-    let Some(path) = only_unified(&table) else { return Ok(()) };
-    let procs = format!("/sys/fs/cgroup{path}/cgroup.procs");
-    let file = fs::OpenOptions::new().write(true).open(&procs);
-    file.and_then(|mut file| file.write_all(b"0")).at(STAGE, || format!("joining {procs}"))
-}
-
-/// The cgroup of a process on a node with one hierarchy.
-fn only_unified(table: &str) -> Option<&str> {
-    let mut lines = table.lines();
-    let path = lines.next()?.strip_prefix("0::")?;
-    lines.next().is_none().then_some(path)
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn only_a_node_with_one_hierarchy_has_a_cgroup_to_go_to() {
-        assert_eq!(only_unified("0::/pod/shim\n"), Some("/pod/shim"));
-        assert_eq!(only_unified("2:memory:/pod\n0::/pod/shim\n"), None);
-        assert_eq!(only_unified(""), None);
-    }
 
     #[test]
     fn the_staging_root_covers_the_first_directory_that_others_cannot_enter() {

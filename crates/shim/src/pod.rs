@@ -11,7 +11,6 @@ mod logging;
 mod request;
 mod start;
 
-use std::fs::File;
 use std::os::fd::OwnedFd;
 use std::time::{Duration, Instant};
 
@@ -26,6 +25,7 @@ use crate::line::Stream;
 use crate::log::Logs;
 use crate::namespaces::Namespaces;
 use crate::poll::{Poll, Token};
+use crate::raw;
 use connection::Connection;
 use ending::Ending;
 
@@ -77,8 +77,7 @@ impl Pod {
         mask.add(Signal::SIGCHLD);
         mask.thread_block()?;
         let signals = SignalFd::with_flags(&mask, SfdFlags::SFD_NONBLOCK | SfdFlags::SFD_CLOEXEC)?;
-        let null = File::options().read(true).write(true).open("/dev/null");
-        let null = null.map_err(|error| Errno::from_raw(error.raw_os_error().unwrap_or(0)))?;
+        let null = raw::null()?;
         let (poll, logs) = (Poll::new()?, Logs::new()?);
         let Inherited { listen, birth, exits } = inherited;
         // Whoever has knocked may be gone again.
@@ -94,7 +93,7 @@ impl Pod {
             exits,
             signals,
             logs,
-            null: null.into(),
+            null,
             connection: None,
             connections: 0,
             image: None,

@@ -6,6 +6,7 @@
 mod child;
 mod helper;
 mod init;
+mod null;
 
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, FromRawFd, OwnedFd};
 
@@ -15,6 +16,7 @@ use nix::unistd::Pid;
 
 pub(crate) use child::{Program, spawn};
 pub(crate) use helper::{Failed, Helper, Report, Step, Wanted, set_sysctls, start};
+pub(crate) use null::null;
 
 /// Owns a descriptor that this process was started with, and makes it close-on-exec.
 pub(crate) fn inherited(number: i32) -> Result<OwnedFd, Errno> {

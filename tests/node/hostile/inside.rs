@@ -48,7 +48,26 @@ fn the_programs_of_the_host_that_run_inside_cannot_be_written() {
     scene.end();
 }
 
-/// Guard: the same. The init of a shared PID namespace is a program of the host that never ends.
+/// Guards: shim/src/raw/null.rs: `null`; for a container's main process also libcontainer, which opens the container's.
+#[test]
+fn the_null_device_of_the_node_cannot_be_closed_to_others() {
+    let scene = Scene::new();
+    let attack = "for n in 0 1 2; do chmod 600 /proc/self/fd/$n; done 2>/dev/null; stat -L -c %t:%T /proc/self/fd/0";
+    let id = scene.run(SLEEP, &Value::Null);
+    let said = [
+        scene.output(attack, &Value::Null),
+        scene.node.crictl(&["exec", "-s", &id, "sh", "-c", attack]),
+        scene.node.crictl(&["exec", &id, "sh", "-c", attack]),
+    ];
+    let mode = || std::fs::metadata("/dev/null").expect("it").permissions().mode() & 0o777;
+    let after = mode();
+    // Whoever runs this goes on needing it.
+    std::fs::set_permissions("/dev/null", PermissionsExt::from_mode(0o666)).expect("a mode");
+    assert_eq!((said.each_ref().map(|said| said.trim()), after), (["1:3"; 3], 0o666));
+    scene.end();
+}
+
+/// Guard: the same as for programs: the read-only mount. The init of a shared PID namespace is a program of the host that never ends.
 #[test]
 fn the_init_that_a_pod_shares_cannot_be_written_even_with_every_privilege() {
     let privileged = json!({"privileged": true, "namespace_options": {"pid": 0}});
