@@ -291,7 +291,7 @@ pub(crate) fn own_stdio(uid: u32) -> Result<(), Failure> {
     Ok(())
 }
 
-pub(crate) fn own_pipe(fd: BorrowedFd<'_>, uid: u32) -> std::io::Result<()> {
+fn own_pipe(fd: BorrowedFd<'_>, uid: u32) -> std::io::Result<()> {
     let kind = File::from(fd.try_clone_to_owned()?).metadata()?.file_type();
     if kind.is_fifo() || kind.is_socket() {
         std::os::unix::fs::fchown(fd, Some(uid), None)

@@ -12,7 +12,7 @@ use nix::unistd::{pipe2, setsid};
 use wire::v1;
 
 use crate::control::Answer;
-use crate::create::{own_pipe, set_oom_score};
+use crate::create::{own_stdio, set_oom_score};
 use crate::failure::{At, Failure, Kind};
 use crate::idmap::Ids;
 use crate::label::Labels;
@@ -137,14 +137,6 @@ fn become_root() -> Result<(), Failure> {
     let doing = || "becoming root of the user namespace".to_owned();
     raw::set_groups(&[]).at(STAGE, doing)?;
     raw::set_ids(0, 0).at(STAGE, doing)
-}
-
-fn own_stdio(uid: u32) -> Result<(), Failure> {
-    let (stdin, stdout, stderr) = (std::io::stdin(), std::io::stdout(), std::io::stderr());
-    for fd in [stdin.as_fd(), stdout.as_fd(), stderr.as_fd()] {
-        own_pipe(fd, uid).at("stdio", || format!("giving the pipes to user {uid}"))?;
-    }
-    Ok(())
 }
 
 /// Returns when the program has been executed.
