@@ -9,7 +9,7 @@ use host::{ReleaseError, files};
 use names::ContainerId;
 
 /// Runs them. One that fails is a warning, as the runtime specification has it, and no reason to keep the container. They are run
-/// once: the removal that comes again finds no config.json. Blocks.
+/// once, for a removal that comes again finds no config.json; twice only where the daemon dies before that is gone. Blocks.
 pub(super) fn run(id: &ContainerId, bundle: &Path) -> Result<(), ReleaseError> {
     let file = bundle.join("config.json");
     if !file.exists() {

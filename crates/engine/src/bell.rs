@@ -1,8 +1,7 @@
 //! Events for those who watch. A client that does not keep up has its stream ended, so that it lists again; nothing is dropped
 //! silently. Times never repeat and never go back: kubelet compares them with its own.
 
-use std::sync::atomic::{AtomicI64, Ordering};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use names::ContainerId;
 use pod::{Pod, Time};
@@ -39,18 +38,13 @@ impl Occurrence {
 #[derive(Debug)]
 pub struct Bell {
     out: broadcast::Sender<Arc<Occurrence>>,
-    last: AtomicI64,
-    /// Held from an event's time to its sending: they are heard in the order of their times.
-    ringing: Mutex<()>,
+    /// The time that was given last. Held until the event that has it is sent: they are heard in the order of their times.
+    last: Mutex<i64>,
 }
 
 impl Default for Bell {
     fn default() -> Self {
-        Self {
-            out: broadcast::channel(BEHIND).0,
-            last: AtomicI64::new(0),
-            ringing: Mutex::default(),
-        }
+        Self { out: broadcast::channel(BEHIND).0, last: Mutex::default() }
     }
 }
 
@@ -62,17 +56,24 @@ impl Bell {
 
     /// A time after every time that was given before.
     pub fn stamp(&self, now: Time) -> Time {
-        let next = |last: i64| Some(now.0.max(last.saturating_add(1)));
-        let last = self.last.fetch_update(Ordering::SeqCst, Ordering::SeqCst, next);
-        Time(now.0.max(last.unwrap_or(0).saturating_add(1)))
+        next(&mut self.last(), now)
     }
 
     pub(crate) fn ring(&self, told: Told, pod: Arc<Pod>, now: Time) {
-        let _alone = self.ringing.lock().unwrap_or_else(PoisonError::into_inner);
-        let at = self.stamp(now);
+        let mut last = self.last();
+        let at = next(&mut last, now);
         // An error only says that nobody listens.
         drop(self.out.send(Arc::new(Occurrence { told, at, pod })));
     }
+
+    fn last(&self) -> MutexGuard<'_, i64> {
+        self.last.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+fn next(last: &mut i64, now: Time) -> Time {
+    *last = now.0.max(last.saturating_add(1));
+    Time(*last)
 }
 
 #[cfg(test)]

@@ -185,7 +185,7 @@ pub(crate) fn blind() -> Result<(), Failure> {
 
 /// Whether libcontainer speaks of the directory that [`blind`] makes.
 pub(crate) fn is_blind(text: &str) -> bool {
-    text.contains("/../../../q/")
+    text.contains(BLIND)
 }
 
 /// Joins one cgroup that exists.
