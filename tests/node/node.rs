@@ -316,6 +316,16 @@ impl Node {
         assert_eq!(self.traces(), self.before, "the machine is not as it was");
     }
 
+    /// Less than before is well: a pod's network may still have been coming up then.
+    pub(crate) fn left_nothing_but(&self, before: &BTreeSet<String>) {
+        let more = || self.traces().difference(before).cloned().collect::<Vec<_>>();
+        let end = Instant::now() + PATIENCE;
+        while !more().is_empty() && Instant::now() < end {
+            std::thread::sleep(Duration::from_millis(50));
+        }
+        assert_eq!(more(), Vec::<String>::new(), "of what began after that");
+    }
+
     /// What is there now is no leak.
     pub(crate) fn compare_with_now(&mut self) {
         self.before = self.traces();
