@@ -146,7 +146,7 @@ own_netns() {
   shift 2
   if [ -z "${FERROPOD_NETNS:-}" ]; then
     need_basics
-    "$prepare"
+    "$prepare" "$@"
     sweep_dead_runs
     netns=fp-$name-$$
     ip netns add "$netns"
