@@ -7,7 +7,7 @@
 //! | `reference`, `digest`, `manifest` | what names and documents mean, checked |
 //! | `registry` | endpoints and mirrors, secrets, retries, resumed transfers |
 //! | `layer` | one pass: hash, inflate, hash, parse tar, make entries |
-//! | `artifact` | files without a root filesystem |
+//! | `artifact` | files without a root filesystem, made here |
 //! | `archive` | OCI layouts and docker archives, in and out |
 //! | `store`, `record`, `view`, `sweep` | what is here; on disk; for readers; and gone |
 //!

@@ -7,8 +7,10 @@ use oci_spec::image::{Arch, Descriptor, ImageIndex, ImageManifest, Os, Platform}
 use serde::{Deserialize, Serialize};
 use thiserror::Error;
 
-use crate::artifact::{self, Artifact};
 use crate::digest::Digest;
+use artifact::Artifact;
+
+pub(crate) mod artifact;
 
 /// No honest manifest or configuration is larger.
 pub(crate) const MAX_DOCUMENT: usize = 8 << 20;

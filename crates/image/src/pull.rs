@@ -9,9 +9,9 @@ use names::{ImageId, Kind};
 use thiserror::Error;
 use tokio_util::sync::CancellationToken;
 
-use crate::artifact::Artifact;
 use crate::digest::Digest;
 use crate::layer::{self, Expected, LayerError, Unpacked, node};
+use crate::manifest::artifact::Artifact;
 use crate::manifest::{self, Document, DocumentError, Manifest, Part};
 use crate::options::Options;
 use crate::progress::Counters;

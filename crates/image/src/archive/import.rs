@@ -12,10 +12,11 @@ use tokio::io::AsyncRead;
 use tokio_util::io::SyncIoBridge;
 
 use super::bundle::Bundle;
-use crate::artifact::{self, Artifact};
+use crate::artifact;
 use crate::digest::Digest;
 use crate::images::Images;
 use crate::layer::{self, Expected, LayerError};
+use crate::manifest::artifact::Artifact;
 use crate::manifest::{self, Document, DocumentError, MAX_DOCUMENT, Part};
 use crate::pull::{Got, PullStep, commit, unpack};
 use crate::reference::{Reference, Target};
