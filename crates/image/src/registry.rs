@@ -8,6 +8,7 @@ pub(crate) mod blob;
 mod conf;
 pub(crate) mod endpoint;
 mod hosts;
+mod search;
 mod session;
 
 use names::Kind;
@@ -171,7 +172,7 @@ impl Registry {
         credentials: &Credentials,
         options: &Options,
     ) -> Result<Self, FetchError> {
-        let endpoints = endpoint::endpoints(reference, options)?;
+        let endpoints = search::endpoints(reference, options)?;
         if endpoints.is_empty() {
             return Err(FetchError::NoEndpoint(reference.name()));
         }
