@@ -12,7 +12,7 @@ use network::{Attachment, Config, Mode, Netns, Network, PortMapping, Protocol, R
 use nix::sched::{CloneFlags, setns, unshare};
 
 /// How long a level may take to be reached.
-pub(crate) const SOON: Duration = Duration::from_secs(8);
+pub(crate) const SOON: Duration = Duration::from_secs(20);
 
 /// A network namespace without a name.
 #[derive(Clone)]
@@ -137,6 +137,15 @@ pub(crate) fn eventually(what: &str, holds: impl Fn() -> bool) {
     }
 }
 
+/// Waits until it is, and shows what it is otherwise.
+pub(crate) fn becomes<T: PartialEq + std::fmt::Debug>(expected: &T, read: impl Fn() -> T) {
+    let start = Instant::now();
+    while read() != *expected && start.elapsed() < SOON {
+        std::thread::sleep(Duration::from_millis(5));
+    }
+    assert_eq!(read(), *expected, "not within {SOON:?}");
+}
+
 /// Runs the test in a fresh namespace that plays the node: lo up, and a world outside behind `up0`
 /// (node 192.0.2.1 and `2001:db8::1`, world 192.0.2.2 and `2001:db8::2`).
 pub(crate) fn on_node<F: Future<Output = ()>>(test: impl FnOnce(Place) -> F + Send + 'static) {
@@ -166,6 +175,9 @@ pub(crate) fn world(node: &Place) -> Place {
          ip addr add 192.0.2.2/24 dev out0
          ip addr add 2001:db8::2/64 dev out0 nodad
          ip link set out0 up");
+    // The kernel tells of a carrier a while later, and routes show it.
+    let up = || node.sh("ip -o link show up0").contains("state UP");
+    eventually("the way to the world is up", up);
     world
 }
 

@@ -3,7 +3,7 @@
 use network::{Network, Protocol, Released};
 
 use crate::lab::{
-    self, Place, Pod, config, eventually, exchange, on_node, port, request, sh, world,
+    self, Place, Pod, becomes, config, eventually, exchange, on_node, port, request, sh, world,
 };
 
 /// Links, routes, neighbours and rules of the node, without what differs by nature.
@@ -37,7 +37,7 @@ fn a_pod_leaves_links_routes_and_rules_as_they_were() {
             assert_eq!(network.detach(intent, None).await.unwrap(), Released::Now);
             assert_eq!(network.detach(intent, None).await.unwrap(), Released::AlreadyGone);
             drop(pod);
-            eventually("links, routes and rules are as before", || traces() == before);
+            becomes(&before, traces);
         }
     });
 }
