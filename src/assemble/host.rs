@@ -106,18 +106,22 @@ impl Host for Node {
         blocking(move || node.release_blocking(&sandbox, &claim)).await
     }
 
-    async fn establish_container(&self, _sandbox: &Sandbox, id: &ContainerId) -> Result<(), Fault> {
-        let places = self.places.clone();
-        let id = id.clone();
-        blocking(move || {
+    async fn establish_container(&self, sandbox: &Sandbox, id: &ContainerId) -> Result<(), Fault> {
+        let path = self.container_cgroup(sandbox, id)?;
+        let (node, places, id) = (self.clone(), self.places.clone(), id.clone());
+        let cgroup =
+            blocking(move || node.cgroups.make_container(&path).map_err(|e| fault(e.kind(), &e)));
+        let dirs = blocking(move || {
             for dir in [places.bundle(&id), places.upper(&id), places.work(&id)] {
                 std::fs::create_dir_all(&dir).map_err(|e| {
                     Fault::new(Kind::Internal, format!("make {}: {e}", dir.display()))
                 })?;
             }
             Ok(())
-        })
-        .await
+        });
+        // Both to their end, for what is made must be there when it is undone.
+        let (cgroup, dirs) = tokio::join!(cgroup, dirs);
+        cgroup.and(dirs)
     }
 
     async fn release_container(&self, sandbox: &Sandbox, id: &ContainerId) -> Result<(), Fault> {

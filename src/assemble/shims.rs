@@ -316,12 +316,8 @@ impl Shim for LiveShim {
         let runtime = self.node.handlers.program(&sandbox.config.runtime_handler)?;
         let (job, hooks_ms) = create_job(&self.node, order, runtime)?;
         let pod = pod_cgroup(sandbox)?;
-        let (node, id) = (self.node.clone(), container.id.clone());
-        let place = blocking(move || {
-            let path = node.cgroups.container_path(&pod, &id);
-            node.cgroups.launch_place(&path).map_err(|e| fault(e.kind(), &e))
-        })
-        .await?;
+        let path = self.node.cgroups.container_path(&pod, &container.id);
+        let place = self.node.cgroups.launch_place(&path).map_err(|e| fault(e.kind(), &e))?;
         let stdio = container.config.stdio;
         let target = container.config.security.namespaces.target.as_ref();
         let request = v1::Create {

@@ -56,7 +56,9 @@ pub(crate) fn create(job: &v1::CreateJob, start: Option<OwnedFd>) -> Result<Answ
         _ => cgroups::Late::default(),
     };
     let filter = spec.linux().as_ref().and_then(|l| l.seccomp().as_ref());
-    let filter = filter.map(|profile| seccomp::program(profile, &job.seccomp_cache)).transpose()?;
+    let filter = filter
+        .map(|profile| seccomp::program_for(profile, &job.seccomp_cache, &job.bundle))
+        .transpose()?;
     let owner = if own.is_some() { CgroupOwner::Launch } else { CgroupOwner::Libcontainer };
     let (ground, mounts) = lay(job, rootfs, &spec, &sources, mapped, owner)?;
     let user = user(job, &ground)?;

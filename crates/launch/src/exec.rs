@@ -1,12 +1,13 @@
 //! A further process in a container. libcontainer's own exec has no filter and no user namespace, so this is ours:
 //! enter by pidfd, fork once (a PID namespace takes children only), assume the privileges, execve.
 
+mod kept;
+
 use std::fs::{self, File};
 use std::io::{Read, Write};
 use std::os::fd::{AsFd, OwnedFd};
-use std::path::Path;
 
-use libcontainer::oci_spec::runtime::{Process, Spec};
+use libcontainer::oci_spec::runtime::Process;
 use nix::fcntl::OFlag;
 use nix::unistd::{pipe2, setsid};
 use wire::v1;
@@ -14,11 +15,11 @@ use wire::v1;
 use crate::control::Answer;
 use crate::create::{own_stdio, set_oom_score};
 use crate::failure::{At, Failure, Kind};
-use crate::idmap::Ids;
 use crate::label::Labels;
 use crate::privileges::{Privileges, raise_limits};
 use crate::program::Program;
-use crate::{cgroups, directory, raw, seccomp, terminal};
+use crate::{cgroups, directory, raw, terminal};
+use kept::Kept;
 
 const STAGE: &str = "exec";
 const FIELDS: usize = 3;
@@ -35,17 +36,15 @@ struct Child {
 
 /// Runs a command in the container of a job. It runs when this returns.
 pub(crate) fn exec(job: &v1::ExecJob) -> Result<Answer, Failure> {
-    let process = true_process(job)?;
-    let (spec, process) = process;
-    let filter = spec.linux().as_ref().and_then(|l| l.seccomp().as_ref());
-    let filter = filter.map(|profile| seccomp::program(profile, &job.seccomp_cache)).transpose()?;
+    let kept = Kept::of(job)?;
+    let (filter, ids) = (kept.filter(job)?, kept.ids()?);
+    let process = true_process(kept.process, job);
     let user = process.user();
     let (uid, gid) = (user.uid(), user.gid());
     let groups = user.additional_gids().clone().unwrap_or_default();
     set_oom_score(&process)?;
     // v1 has no birth into a cgroup: this process joins, and its child is born where it is.
     job.cgroups.iter().try_for_each(|dir| cgroups::join(dir))?;
-    let ids = Ids::of(&spec)?;
     if ids.is_some() {
         raise_limits(&process);
     }
@@ -82,13 +81,7 @@ pub(crate) fn exec(job: &v1::ExecJob) -> Result<Answer, Failure> {
 }
 
 /// The container's process, with what the job changes.
-fn true_process(job: &v1::ExecJob) -> Result<(Spec, Process), Failure> {
-    let path = Path::new(&job.bundle).join("config.json");
-    let text = fs::read(&path).at(STAGE, || format!("reading {}", path.display()))?;
-    let spec: Spec =
-        serde_json::from_slice(&text).at(STAGE, || format!("reading {}", path.display()))?;
-    let mut process =
-        spec.process().clone().ok_or_else(|| Failure::invalid(STAGE, "no process"))?;
+fn true_process(mut process: Process, job: &v1::ExecJob) -> Process {
     let mut env = process.env().clone().unwrap_or_default();
     let name = |e: &str| e.split_once('=').map_or(e, |(n, _)| n).to_owned();
     env.retain(|old| job.env.iter().all(|new| name(new) != name(old)));
@@ -100,34 +93,29 @@ fn true_process(job: &v1::ExecJob) -> Result<(Spec, Process), Failure> {
     if !job.cwd.is_empty() {
         process.set_cwd(job.cwd.clone().into());
     }
-    Ok((spec, process))
+    process
 }
 
-/// Enters every namespace of the container's process that is not ours already.
+/// Enters all namespaces of the container's process.
 fn enter(pid: i32) -> Result<(), Failure> {
     let process = raw::pidfd(pid).map_err(|e| {
         Failure::new(STAGE, Kind::NotFound, format!("the container's process {pid} is gone: {e}"))
     })?;
     // Nobody in the container may look into this process, which still has what the host gave it.
     raw::prctl(libc::PR_SET_DUMPABLE, 0, 0).at(STAGE, || "hiding from the container".into())?;
-    let kinds = [
-        ("user", libc::CLONE_NEWUSER),
-        ("mnt", libc::CLONE_NEWNS),
-        ("pid", libc::CLONE_NEWPID),
-        ("net", libc::CLONE_NEWNET),
-        ("ipc", libc::CLONE_NEWIPC),
-        ("uts", libc::CLONE_NEWUTS),
-        ("cgroup", libc::CLONE_NEWCGROUP),
-    ];
-    let link = |who: &str, name: &str| fs::read_link(format!("/proc/{who}/ns/{name}"));
-    let mut flags = 0;
-    for (name, flag) in kinds {
-        let theirs = link(&pid.to_string(), name)
-            .at(STAGE, || format!("reading the {name} namespace of {pid}"))?;
-        let ours = link("self", name).at(STAGE, || format!("reading our {name} namespace"))?;
-        if theirs != ours {
-            flags |= flag;
-        }
+    let mut flags = libc::CLONE_NEWNS
+        | libc::CLONE_NEWPID
+        | libc::CLONE_NEWNET
+        | libc::CLONE_NEWIPC
+        | libc::CLONE_NEWUTS
+        | libc::CLONE_NEWCGROUP;
+    // The others can be entered from within; one's own user namespace cannot.
+    let user = |who: &str| {
+        fs::read_link(format!("/proc/{who}/ns/user"))
+            .at(STAGE, || format!("reading the user namespace of {who}"))
+    };
+    if user(&pid.to_string())? != user("self")? {
+        flags |= libc::CLONE_NEWUSER;
     }
     raw::enter(process.as_fd(), flags).at(STAGE, || format!("entering the namespaces of {pid}"))
 }

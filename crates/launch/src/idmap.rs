@@ -12,7 +12,9 @@ use std::os::unix::ffi::OsStrExt;
 use std::os::unix::fs::PermissionsExt;
 use std::path::{Component, Path};
 
-use libcontainer::oci_spec::runtime::{LinuxDeviceType, LinuxIdMapping, LinuxNamespaceType, Spec};
+use libcontainer::oci_spec::runtime::{
+    LinuxDeviceType, LinuxIdMapping, LinuxNamespace, LinuxNamespaceType, Spec,
+};
 use nix::sys::stat::{Mode, SFlag, mkdirat, mknodat};
 use wire::inherited::USER_FD;
 use wire::v1;
@@ -57,13 +59,20 @@ impl Ids {
     /// Those of a specification that has a user namespace.
     pub(crate) fn of(spec: &Spec) -> Result<Option<Self>, Failure> {
         let Some(linux) = spec.linux() else { return Ok(None) };
-        let own = linux.namespaces().iter().flatten().any(|n| n.typ() == LinuxNamespaceType::User);
+        let mappings = (linux.uid_mappings().as_ref(), linux.gid_mappings().as_ref());
+        Self::among(linux.namespaces().as_ref(), mappings)
+    }
+
+    /// Those of mappings, if a user namespace is among the namespaces.
+    pub(crate) fn among(
+        namespaces: Option<&Vec<LinuxNamespace>>,
+        (uids, gids): (Option<&Vec<LinuxIdMapping>>, Option<&Vec<LinuxIdMapping>>),
+    ) -> Result<Option<Self>, Failure> {
+        let own = namespaces.into_iter().flatten().any(|n| n.typ() == LinuxNamespaceType::User);
         if !own {
             return Ok(None);
         }
-        let (uids, gids) =
-            (range(linux.uid_mappings().as_ref()), range(linux.gid_mappings().as_ref()));
-        match (uids, gids) {
+        match (range(uids), range(gids)) {
             (Some(uids), Some(gids)) => Ok(Some(Self { uids, gids })),
             _ => Err(Failure::invalid(
                 STAGE,

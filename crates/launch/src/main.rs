@@ -39,8 +39,15 @@
 //! mount points that the image lacks 0.3 (its /etc is copied up), cgroups 0.5, execve 0.28, detaching the host's tree 0.14, the
 //! namespace 0.08. Where the host has 1,000 other mounts, the last two are 0.9 and 1.5, and cutting propagation 0.16.
 //!
-//! Of an exec, medians of 53 with each system call traced, which adds about a third: execve, linking, the job and config.json 2.3 ms,
-//! eight cgroups joined 0.2, namespaces, fork, filter and execve 1.9.
+//! Of an exec, the fastest of 100 in a release build: execve to the job 0.51 ms, the job to the fork 0.42, the fork 0.12, from there
+//! to the program's execve and back 0.60. Of these, the filter is 0.1, eight cgroups joined 0.09. Most of the first is glibc's beginning,
+//! which asks the processor about its caches: `cpuid` leaves a virtual machine, for 4 µs each time. From spawn to end an empty
+//! static program of glibc takes 0.44 ms, one of musl 0.17, and one of neither 0.10. libcontainer's device rules need libbpf and
+//! libelf, and filters libseccomp; but an exec needs none of them: as a musl program of its own it would save 0.3.
+//!
+//! Of a creation, likewise: execve to the job 0.57, the job 0.24, cgroups, sources and the staging root 1.3, mounts and
+//! specifications 1.5, libcontainer's two processes 1.7. Optimised for speed and not for size, launch is no faster: it is 1.4 MB larger,
+//! and nearly all of this is the kernel's.
 //!
 //! # Decisions
 //! * libcontainer is given a carrier: root, every capability, no filter. The last steps are ours, because its order loads
@@ -58,7 +65,14 @@
 //! * libcontainer makes no mounts but those that take the container's PID or cgroup namespace ([`attach`]): a mount costs it 70
 //!   system calls, us 15 with its source. sysfs and mqueue are made in the pod's namespaces, which this process joins for that.
 //!   In a user namespace it makes them all, for what comes there with the root is locked, and a container with rights of its own
-//!   could neither unmount it nor bind what it lies in; and on nodes with v1 hierarchies and no unified one.
+//!   could neither unmount it nor bind what it lies in; and on nodes with v1 hierarchies and no unified one. Clones attached
+//!   from within, as [`late`] does it, would not be locked; but then neither is their `ro`, which the container's root could take
+//!   back. Only a clone of what was copied with the namespace keeps that locked, and there is no moment of ours between
+//!   libcontainer's unshare and its pivot.
+//! * Mount points that the image lacks are made in the container's own layer: 0.17 ms for /etc/hosts and /etc/resolv.conf, with the
+//!   copy of /etc. A layer below all images that has them would save that, and show empty files where nothing is mounted on them
+//!   (an image volume, a pod without one of these), would have to be mapped for each user namespace, and would be of no use
+//!   below an opaque /etc.
 //! * Where the cgroups are ours, libcontainer is shown the unified hierarchy, with a plain directory for the container's cgroup
 //!   ([`cgroups::blind`]): of v1 it would read the mount table thirteen times, in 380 system calls. A mount of its own instead
 //!   of a clone of the host's would set the options of the host's, and waits for 9 ms.
@@ -66,6 +80,7 @@
 //!   writable mount stays below.
 //! * A link of the image to nowhere, where something is mounted, is followed inside the root ([`links`]), as other runtimes do.
 //!   In a volume it is not: what the host shows there is not the image's to tell. One that leads to where another mount will be is refused.
+//! * The filter's program lies in the bundle too, so that an exec reads, hashes and compares no profile ([`exec`]).
 //! * An exec's answer comes after execve, so that the client learns of a missing program by an error.
 //! * `start` carries `stage\0message` of a container whose program could not be executed; the process then exits with
 //!   127 (not found), 126 (not executable) or 128.

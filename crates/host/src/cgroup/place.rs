@@ -52,12 +52,17 @@ impl Cgroups {
         self.unified().map(|unified| make_and_open(&path.under(unified))).transpose()
     }
 
-    /// Makes a container's cgroup; gives the place that what makes the container is born in. `None` on v1, where that cannot be
+    /// Makes a container's cgroup; not on pure v1, where whoever makes the container does. Blocks.
+    pub fn make_container(&self, path: &CgroupPath) -> Result<(), PlaceError> {
+        self.open_place(path).map(drop)
+    }
+
+    /// The place that what makes a container is born in, its cgroup, which was made before. `None` on v1, where that cannot be
     /// done, and on v2: libcontainer joins it there itself, and kills all in it when it fails, so that nobody would be left to
-    /// say why. Blocks.
+    /// say why.
     pub fn launch_place(&self, path: &CgroupPath) -> Result<Option<OwnedFd>, PlaceError> {
-        let place = self.open_place(path)?;
-        Ok(place.filter(|_| self.layout() == Layout::Hybrid))
+        let unified = self.unified().filter(|_| self.layout() == Layout::Hybrid);
+        unified.map(|unified| open(&path.under(unified))).transpose()
     }
 
     /// The place that a pod's shim is born in; `None` on pure v1, and with the systemd driver, which moves it later. Blocks.
@@ -121,6 +126,10 @@ impl Cgroups {
 
 fn make_and_open(dir: &Path) -> Result<OwnedFd, PlaceError> {
     fs::create_dir_all(dir).map_err(FsError::at("make the cgroup", dir)).map_err(PlaceError)?;
+    open(dir)
+}
+
+fn open(dir: &Path) -> Result<OwnedFd, PlaceError> {
     let open = fs::OpenOptions::new().read(true).custom_flags(libc::O_DIRECTORY).open(dir);
     open.map(OwnedFd::from).map_err(FsError::at("open the cgroup", dir)).map_err(PlaceError)
 }

@@ -11,30 +11,16 @@ use libcontainer::oci_spec::runtime::{Arch, LinuxSeccomp, LinuxSeccompAction, Li
 use libseccomp::{ScmpArch, ScmpSyscall};
 
 use super::architecture;
+use super::code::{
+    ARCH, Instruction, JUMP_ALWAYS, JUMP_EQUAL, JUMP_GREATER, JUMP_GREATER_OR_EQUAL, LOAD, NR,
+    RETURN,
+};
 
-const LOAD: u16 = 0x20;
-const JUMP_EQUAL: u16 = 0x15;
-const JUMP_GREATER: u16 = 0x25;
-const JUMP_GREATER_OR_EQUAL: u16 = 0x35;
-const JUMP_ALWAYS: u16 = 0x05;
-const RETURN: u16 = 0x06;
-/// Offsets in `struct seccomp_data`.
-const NR: u32 = 0;
-const ARCH: u32 = 4;
 /// In the number of a call of x32, which the kernel tells as x86-64.
 const X32_BIT: u32 = 0x4000_0000;
 const X86_64: u32 = 0xc000_003e;
 /// `SECCOMP_RET_ERRNO` with ENOSYS.
 const UNKNOWN: u32 = 0x0005_0026;
-
-/// `struct sock_filter`.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-struct Instruction {
-    code: u16,
-    jump_true: u8,
-    jump_false: u8,
-    k: u32,
-}
 
 /// The highest numbers that a profile knows of one of the kernel's architectures.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -46,12 +32,11 @@ struct Known {
 }
 
 /// What goes before the program of a profile; empty when its default lets everything pass.
-pub(super) fn prologue(profile: &LinuxSeccomp) -> Vec<u8> {
+pub(super) fn prologue(profile: &LinuxSeccomp) -> Vec<Instruction> {
     if !refuses(profile) {
         return Vec::new();
     }
-    let code = instructions(&known(profile));
-    code.into_iter().flat_map(Instruction::bytes).collect()
+    instructions(&known(profile))
 }
 
 /// Whether a call that no rule names is refused with something else than ENOSYS.
@@ -154,24 +139,6 @@ fn judge(known: &Known) -> Vec<Instruction> {
 
 fn length(code: &[Instruction]) -> u32 {
     u32::try_from(code.len()).unwrap_or(0)
-}
-
-// === impl Instruction ===
-
-impl Instruction {
-    fn new(code: u16, k: u32) -> Self {
-        Self { code, jump_true: 0, jump_false: 0, k }
-    }
-
-    fn test(code: u16, k: u32, (jump_true, jump_false): (u8, u8)) -> Self {
-        Self { code, jump_true, jump_false, k }
-    }
-
-    fn bytes(self) -> [u8; 8] {
-        let [code_0, code_1] = self.code.to_ne_bytes();
-        let [k_0, k_1, k_2, k_3] = self.k.to_ne_bytes();
-        [code_0, code_1, self.jump_true, self.jump_false, k_0, k_1, k_2, k_3]
-    }
 }
 
 #[cfg(test)]

@@ -127,6 +127,34 @@ fn the_filter_is_on_in_container_and_exec_with_and_without_no_new_privs() {
 }
 
 #[test]
+fn an_exec_takes_the_program_that_the_container_was_made_with_else_the_profile() {
+    let profile = r#"{"defaultAction":"SCMP_ACT_ALLOW","syscalls":[{"action":"SCMP_ACT_ERRNO","errnoRet":1,"names":
+        ["chmod","fchmod","fchmodat","fchmodat2"]}]}"#;
+    let case = Case::new("sleep 100").with(|c| {
+        c.container.security.seccomp = Some(SecurityProfile::Localhost("/p.json".into()));
+        c.localhost = Some(profile.into());
+    });
+    let made = case.create().unwrap();
+    case.start();
+    let refused = || {
+        let command = ["sh", "-c", "chmod 700 /tmp 2>/dev/null; echo $?; sleep 100"];
+        let mut exec = case.exec(&made, &command, |_| {}).unwrap();
+        let told = exec.line();
+        exec.end();
+        told == "1"
+    };
+    let (kept, cache) = (case.path("bundle/filter"), case.path("cache"));
+    fs::remove_dir_all(&cache).unwrap();
+    fs::create_dir(&cache).unwrap();
+    assert!(refused());
+    assert_eq!(fs::read_dir(&cache).unwrap().count(), 0, "the profile was not read");
+    fs::remove_file(kept).unwrap();
+    assert!(refused());
+    assert_eq!(fs::read_dir(&cache).unwrap().count(), 1, "the profile was read");
+    made.end();
+}
+
+#[test]
 fn a_strict_profile_of_the_nodes_own_is_obeyed() {
     let profile = r#"{"defaultAction":"SCMP_ACT_ALLOW","syscalls":[{"action":"SCMP_ACT_ERRNO","errnoRet":1,"names":
         ["chmod","fchmod","fchmodat","fchmodat2","setuid","setresuid","setgroups","mount"]}]}"#;
