@@ -13,9 +13,10 @@ use crate::line::Stream;
 use crate::output::now;
 use crate::raw::{self, Status};
 
-/// How long the telling of an exit waits until its log is written: who reads the log right after finds it whole, and a
-/// frozen disk holds nobody up.
-const LOG_GRACE: Duration = Duration::from_millis(20);
+/// How long the telling of an exit waits until its log is written: who reads the log right after finds it whole, as a kubelet that
+/// takes its last lines for the reason of a failure, and a frozen disk holds nobody up. Nearly always it is written at once; on a
+/// node without a free processor the thread that writes may come late.
+const LOG_GRACE: Duration = Duration::from_millis(200);
 /// Reads of a pipe of the usual size, and as many again.
 const DRAIN: u32 = 16;
 /// As the kubelet knows it.
