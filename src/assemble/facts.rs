@@ -44,7 +44,7 @@ pub(super) fn gather(config: &Config, cgroups: &Cgroups) -> anyhow::Result<NodeF
 
 fn bounding() -> anyhow::Result<BTreeSet<String>> {
     let bits = host::proc::bounding_capabilities().context("bounding capabilities")?;
-    let names = spec::CAPABILITIES.iter().enumerate();
+    let names = names::CAPABILITIES.iter().enumerate();
     Ok(names.filter(|(n, _)| bits & (1 << n) != 0).map(|(_, name)| (*name).to_owned()).collect())
 }
 

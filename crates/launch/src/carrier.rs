@@ -115,7 +115,7 @@ fn process(true_process: &Process) -> Result<Process, Failure> {
 
 fn held() -> Result<Capabilities, Failure> {
     let mask = raw::permitted().at(STAGE, || "reading capabilities".into())?;
-    let known = raw::CAPABILITY_NAMES.iter().filter_map(|name| name.parse::<Capability>().ok());
+    let known = names::CAPABILITIES.iter().filter_map(|name| name.parse::<Capability>().ok());
     Ok(known.filter(|c| mask & c.to_cap().bitmask() != 0).collect())
 }
 

@@ -1,4 +1,4 @@
-//! The names that every room knows: ids, the name of a sandbox, and the kinds of error.
+//! The names that every room knows: ids, the name of a sandbox, the kinds of error, and the kernel's capabilities.
 //!
 //! It depends on nothing but serde's derive, because everything depends on it. An id is a type of its own, so that a
 //! container's id cannot be handed to something that wants a sandbox's.
@@ -11,6 +11,10 @@ use std::fmt;
 use std::str::FromStr;
 
 use serde::{Deserialize, Serialize};
+
+mod capabilities;
+
+pub use capabilities::CAPABILITIES;
 
 /// What kind of failure an error is, whoever reports it; the edge turns it into a gRPC code.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]

@@ -24,51 +24,6 @@ pub(crate) const USUAL: [&str; 14] = [
     "AUDIT_WRITE",
 ];
 
-/// Every capability that the kernel has, in the order of their numbers, without `CAP_`.
-pub const ALL: [&str; 41] = [
-    "CHOWN",
-    "DAC_OVERRIDE",
-    "DAC_READ_SEARCH",
-    "FOWNER",
-    "FSETID",
-    "KILL",
-    "SETGID",
-    "SETUID",
-    "SETPCAP",
-    "LINUX_IMMUTABLE",
-    "NET_BIND_SERVICE",
-    "NET_BROADCAST",
-    "NET_ADMIN",
-    "NET_RAW",
-    "IPC_LOCK",
-    "IPC_OWNER",
-    "SYS_MODULE",
-    "SYS_RAWIO",
-    "SYS_CHROOT",
-    "SYS_PTRACE",
-    "SYS_PACCT",
-    "SYS_ADMIN",
-    "SYS_BOOT",
-    "SYS_NICE",
-    "SYS_RESOURCE",
-    "SYS_TIME",
-    "SYS_TTY_CONFIG",
-    "MKNOD",
-    "LEASE",
-    "AUDIT_WRITE",
-    "AUDIT_CONTROL",
-    "SETFCAP",
-    "MAC_OVERRIDE",
-    "MAC_ADMIN",
-    "SYSLOG",
-    "WAKE_ALARM",
-    "BLOCK_SUSPEND",
-    "AUDIT_READ",
-    "PERFMON",
-    "BPF",
-    "CHECKPOINT_RESTORE",
-];
-
 type Names = BTreeSet<String>;
 
 pub(crate) fn capabilities(request: &Request<'_>) -> Result<LinuxCapabilities, BuildError> {
@@ -129,7 +84,7 @@ fn named(field: &str, list: &[String]) -> Result<Vec<String>, BuildError> {
     let one = |text: &String| {
         let upper = text.to_ascii_uppercase();
         let name = upper.strip_prefix("CAP_").unwrap_or(&upper).to_owned();
-        let known = ALL.contains(&name.as_str());
+        let known = names::CAPABILITIES.contains(&name.as_str());
         let field = format!("config.linux.security_context.capabilities.{field}");
         known
             .then_some(name)

@@ -44,7 +44,6 @@ pub mod selinux;
 
 use std::collections::HashMap;
 
-pub use capabilities::ALL as CAPABILITIES;
 pub use mounts::image_source;
 
 pub use cdi::{CdiError, Edits, Registry};

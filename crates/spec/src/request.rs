@@ -115,7 +115,7 @@ impl Default for NodeFacts {
     fn default() -> Self {
         let names = |list: &[&str]| list.iter().map(|n| (*n).to_owned()).collect::<Vec<_>>();
         Self {
-            bounding: crate::capabilities::ALL.iter().map(|n| (*n).to_owned()).collect(),
+            bounding: names::CAPABILITIES.iter().map(|n| (*n).to_owned()).collect(),
             default_capabilities: names(&crate::capabilities::USUAL),
             lowest_oom_score_adj: -1000,
             rlimits: vec![Rlimit { name: "RLIMIT_NOFILE".to_owned(), soft: 1024, hard: 524_288 }],

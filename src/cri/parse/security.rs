@@ -199,7 +199,7 @@ pub(super) fn capabilities(at: &At<'_>, wire: &[String]) -> Result<Vec<String>, 
     let capability = |(index, text): (usize, &String)| {
         let upper = text.to_uppercase();
         let name = upper.strip_prefix("CAP_").unwrap_or(&upper);
-        if name == "ALL" || spec::CAPABILITIES.contains(&name) {
+        if name == "ALL" || names::CAPABILITIES.contains(&name) {
             return Ok(name.to_owned());
         }
         Err(at.item(index).invalid(format!("{text:?} is not a capability")))

@@ -251,10 +251,10 @@ proptest! {
 
     #[test]
     fn no_capability_is_beyond_the_bounding_set(
-        add in prop::sample::subsequence(capabilities::ALL.to_vec(), 0..8),
-        drop in prop::sample::subsequence(capabilities::ALL.to_vec(), 0..8),
-        ambient in prop::sample::subsequence(capabilities::ALL.to_vec(), 0..4),
-        bounding in prop::sample::subsequence(capabilities::ALL.to_vec(), 0..41),
+        add in prop::sample::subsequence(names::CAPABILITIES.to_vec(), 0..8),
+        drop in prop::sample::subsequence(names::CAPABILITIES.to_vec(), 0..8),
+        ambient in prop::sample::subsequence(names::CAPABILITIES.to_vec(), 0..4),
+        bounding in prop::sample::subsequence(names::CAPABILITIES.to_vec(), 0..41),
         privileged: bool,
     ) {
         let caps = caps(&Case::with(|c| {
