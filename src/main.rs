@@ -73,7 +73,10 @@ fn serve(config: &Config) -> anyhow::Result<()> {
     serve::place::make_dir(&config.state, 0o711)?;
     let _locks =
         [serve::lock::DirLock::take(&config.root)?, serve::lock::DirLock::take(&config.state)?];
-    let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build();
+    serve::memory::share_arenas();
+    let workers = serve::memory::workers();
+    let runtime =
+        tokio::runtime::Builder::new_multi_thread().worker_threads(workers).enable_all().build();
     runtime.context("start the async runtime")?.block_on(async {
         serve::metrics::start(&config.metrics.address).await?;
         let engine = assemble::assemble(config).await?;

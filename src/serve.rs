@@ -23,6 +23,7 @@ use notify::Notify;
 mod deadline;
 mod layers;
 pub(crate) mod lock;
+pub(crate) mod memory;
 pub(crate) mod metrics;
 mod notify;
 pub(crate) mod place;
@@ -58,6 +59,7 @@ pub(crate) async fn serve(
     notify.ready();
     // Nobody waits for it, and it changes nothing but how much memory is shown.
     tokio::task::spawn_blocking(host::code::forget_start);
+    tokio::spawn(memory::give_back());
 
     let mut stopping = stop.subscribe();
     let calls = Server::builder()

@@ -79,7 +79,7 @@ impl LiveShim {
             Event::Exited(exited) => {
                 if let Some((id, how, at)) = exit(&exited) {
                     // The pod's task is gone only when the sandbox is forgotten.
-                    drop(events.send(ShimEvent::Exited(id, how, at)));
+                    drop(events.send(Box::new(ShimEvent::Exited(id, how, at))));
                 }
                 Ended::No
             }
@@ -191,7 +191,7 @@ fn recorded(node: &Node, id: &SandboxId) -> Option<(i32, u64)> {
     Some((pid.parse().ok()?, started.parse().ok()?))
 }
 
-type Told = mpsc::UnboundedReceiver<Event>;
+type Told = mpsc::UnboundedReceiver<Box<Event>>;
 
 async fn connect(node: &Node, id: &SandboxId) -> Result<(Client, v1::State, Told), ConnectError> {
     let (sender, told) = mpsc::unbounded_channel();
@@ -220,45 +220,39 @@ fn keep(
         execs: Execs::default(),
     });
     node.shims.with(|shims| shims.insert(sandbox.id.clone(), shim.clone()));
-    tokio::spawn(watch(shim.clone(), process, sandbox.clone(), told, events));
+    tokio::spawn(watch(shim.clone(), process, told, events));
     shim
 }
 
 /// Forwards until the connection ends; then waits for the process, or connects again.
-async fn watch(
-    shim: Arc<LiveShim>,
-    process: ShimProcess,
-    sandbox: Sandbox,
-    mut told: Told,
-    events: ShimEvents,
-) {
+async fn watch(shim: Arc<LiveShim>, process: ShimProcess, mut told: Told, events: ShimEvents) {
     while let Some(event) = told.recv().await {
-        if shim.tell(event, &events) == Ended::Yes {
+        if shim.tell(*event, &events) == Ended::Yes {
             break;
         }
     }
     shim.execs.clear();
-    let node = shim.node.clone();
+    let (node, sandbox) = (shim.node.clone(), shim.sandbox.clone());
     node.shims.with(|shims| {
-        if shims.get(&sandbox.id).is_some_and(|held| Arc::ptr_eq(held, &shim)) {
-            shims.remove(&sandbox.id);
+        if shims.get(&sandbox).is_some_and(|held| Arc::ptr_eq(held, &shim)) {
+            shims.remove(&sandbox);
         }
     });
     drop(shim);
     if tokio::time::timeout(PATIENCE, process.ended()).await.is_ok() {
         if let Err(error) = process.reap() {
-            debug!(sandbox = %sandbox.id.short(), %error, "shim not reaped");
+            debug!(sandbox = %sandbox.short(), %error, "shim not reaped");
         }
         // As above: the task is gone only when the sandbox is forgotten.
-        drop(events.send(ShimEvent::Gone));
+        drop(events.send(Box::new(ShimEvent::Gone)));
         return;
     }
-    warn!(sandbox = %sandbox.id, "the shim runs, and its connection has ended: killing the pod's shim");
+    warn!(%sandbox, "the shim runs, and its connection has ended: killing the pod's shim");
     // A shim that hangs up and runs on serves nobody: the pod must not outlive it.
     drop(process.signal(9));
     drop(process.ended().await);
     drop(process.reap());
-    drop(events.send(ShimEvent::Gone));
+    drop(events.send(Box::new(ShimEvent::Gone)));
 }
 
 impl Shim for LiveShim {

@@ -449,7 +449,7 @@ impl<W: World> Engine<W> {
         let (reply, answer) = oneshot::channel();
         let gone = || EngineError::Vanished(format!("sandbox {}", entry.pod.sandbox.id));
         let message = Message::Command { command, order, reply };
-        entry.mailbox.send(message).map_err(|_| gone())?;
+        entry.mailbox.send(Box::new(message)).map_err(|_| gone())?;
         answer.await.unwrap_or_else(|_| Err(gone()))
     }
 }

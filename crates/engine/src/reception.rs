@@ -63,7 +63,7 @@ fn admit_again(held: &Entry, config: &SandboxConfig) -> Admitted {
             // It may become ready before the task reads this: the command waits on the phase, not on the moment.
             let message = Message::Join { wait, reply };
             held.mailbox
-                .send(message)
+                .send(Box::new(message))
                 .map_err(|_| EngineError::Vanished(format!("sandbox {id}")))?;
         }
         None => drop(reply.send(Ok(None))),

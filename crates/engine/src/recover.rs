@@ -200,13 +200,13 @@ fn half_made(pod: &Pod) -> Vec<Effect> {
 /// Gives the task what happened meanwhile, and waits until the pod stands as the kernel has it.
 async fn settle(
     pod: &Pod,
-    mailbox: &mpsc::UnboundedSender<Message>,
+    mailbox: &mpsc::UnboundedSender<Box<Message>>,
     events: Vec<Event>,
     rebooted: bool,
 ) {
     for event in events {
         // The task runs until the sandbox is forgotten.
-        drop(mailbox.send(Message::Event(event)));
+        drop(mailbox.send(Box::new(Message::Event(event))));
     }
     let mut commands = Vec::new();
     match pod.sandbox.phase {
@@ -220,7 +220,7 @@ async fn settle(
         .extend(pod.containers.values().filter(removing).map(|c| Command::Remove(c.id.clone())));
     for command in commands {
         let (reply, answer) = oneshot::channel();
-        drop(mailbox.send(Message::Command { command, order: None, reply }));
+        drop(mailbox.send(Box::new(Message::Command { command, order: None, reply })));
         if let Ok(Err(error)) = answer.await {
             warn!(sandbox = %pod.sandbox.id, "recovery: {error}");
         }
@@ -228,7 +228,7 @@ async fn settle(
     // One turn more: whoever asks after this sees what the events made of the pod.
     let (reply, answer) = oneshot::channel();
     let nothing = Command::UpdateSandbox { overhead: None, resources: None };
-    drop(mailbox.send(Message::Command { command: nothing, order: None, reply }));
+    drop(mailbox.send(Box::new(Message::Command { command: nothing, order: None, reply })));
     drop(answer.await);
 }
 
@@ -268,7 +268,7 @@ async fn compare<S: Shim>(pod: &Pod, shim: &S) -> Vec<Event> {
 async fn ask_again<W: World>(
     parts: Arc<Parts<W>>,
     pod: Pod,
-    mailbox: mpsc::UnboundedSender<Message>,
+    mailbox: mpsc::UnboundedSender<Box<Message>>,
     shim_events: ShimEvents,
 ) {
     loop {
@@ -277,12 +277,12 @@ async fn ask_again<W: World>(
             Connected::Yes(shim) => {
                 info!(sandbox = %pod.sandbox.id, "shim answers again");
                 for event in compare(&pod, &*shim).await {
-                    drop(mailbox.send(Message::Event(event)));
+                    drop(mailbox.send(Box::new(Message::Event(event))));
                 }
                 return;
             }
             Connected::Gone => {
-                drop(mailbox.send(Message::Event(Event::ShimGone)));
+                drop(mailbox.send(Box::new(Message::Event(Event::ShimGone))));
                 return;
             }
             Connected::Silent if mailbox.is_closed() => return,
@@ -296,7 +296,7 @@ async fn undo<W: World>(parts: &Arc<Parts<W>>, pod: &Pod) {
     let (sender, receiver) = mpsc::unbounded_channel();
     let task = PodTask::new(parts.clone(), pod.clone(), (sender.clone(), receiver));
     let (reply, answer) = oneshot::channel();
-    drop(sender.send(Message::Join { wait: Wait::Ready, reply }));
+    drop(sender.send(Box::new(Message::Join { wait: Wait::Ready, reply })));
     tokio::spawn(task.with_effects(vec![Effect::Establish]).run());
     // It comes back as `EstablishFailed`: without the proof of a fresh record nothing is established, all is released.
     if let Ok(Ok(_)) = answer.await {

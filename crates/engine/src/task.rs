@@ -41,10 +41,10 @@ pub(crate) struct PodTask<W: World> {
     parts: Arc<Parts<W>>,
     pod: Pod,
     shim: Option<Arc<W::Shim>>,
-    mailbox: mpsc::UnboundedReceiver<Message>,
-    own: mpsc::UnboundedSender<Message>,
-    finished: (mpsc::UnboundedSender<Finished<W>>, mpsc::UnboundedReceiver<Finished<W>>),
-    shim_events: (ShimEvents, mpsc::UnboundedReceiver<ShimEvent>),
+    mailbox: mpsc::UnboundedReceiver<Box<Message>>,
+    own: mpsc::UnboundedSender<Box<Message>>,
+    finished: Ends<Finished<W>>,
+    shim_events: Ends<ShimEvent>,
     published: watch::Sender<Arc<Pod>>,
     pending: Vec<Pending>,
     orders: HashMap<ContainerId, Box<CreateOrder>>,
@@ -54,7 +54,10 @@ pub(crate) struct PodTask<W: World> {
 }
 
 /// A pod's mailbox, and the receiving end for its task.
-pub(crate) type Mailbox = (mpsc::UnboundedSender<Message>, mpsc::UnboundedReceiver<Message>);
+pub(crate) type Mailbox = Ends<Message>;
+
+/// A channel of a pod's own. It carries boxes because it keeps room for 32 of what it carries, for as long as the pod is there.
+type Ends<T> = (mpsc::UnboundedSender<Box<T>>, mpsc::UnboundedReceiver<Box<T>>);
 
 impl<W: World> PodTask<W> {
     pub(crate) fn new(parts: Arc<Parts<W>>, pod: Pod, mailbox: Mailbox) -> Self {
@@ -131,9 +134,9 @@ impl<W: World> PodTask<W> {
         loop {
             // Cancel-safe: every arm is a channel's `recv`.
             let forgotten = tokio::select! {
-                Some(message) = self.mailbox.recv() => self.message(message).await,
-                Some(finished) = self.finished.1.recv() => self.finished(finished).await,
-                Some(event) = self.shim_events.1.recv() => self.shim_event(event).await,
+                Some(message) = self.mailbox.recv() => self.message(*message).await,
+                Some(finished) = self.finished.1.recv() => self.finished(*finished).await,
+                Some(event) = self.shim_events.1.recv() => self.shim_event(*event).await,
                 else => return,
             };
             if forgotten {
@@ -299,7 +302,7 @@ impl<W: World> PodTask<W> {
         let run = async move {
             let finished = effect::run(effect, context).await;
             // The task is gone only when the sandbox is forgotten.
-            drop(out.send(finished));
+            drop(out.send(Box::new(finished)));
         };
         tokio::spawn(run.instrument(span));
     }

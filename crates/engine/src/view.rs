@@ -18,7 +18,7 @@ pub type PodView = Arc<Pod>;
 #[derive(Debug, Clone)]
 pub(crate) struct Entry {
     pub(crate) pod: PodView,
-    pub(crate) mailbox: mpsc::UnboundedSender<Message>,
+    pub(crate) mailbox: mpsc::UnboundedSender<Box<Message>>,
 }
 
 /// All pods.

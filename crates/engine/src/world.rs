@@ -120,7 +120,7 @@ pub enum ShimEvent {
 }
 
 /// Where shims tell their events: the pod's mailbox.
-pub type ShimEvents = mpsc::UnboundedSender<ShimEvent>;
+pub type ShimEvents = mpsc::UnboundedSender<Box<ShimEvent>>;
 
 /// How a connection to an existing shim came out.
 #[derive(Debug)]

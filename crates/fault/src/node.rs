@@ -120,7 +120,7 @@ impl Node {
     pub fn kill_shim(&mut self, id: &SandboxId) {
         if let Some(events) = self.shims.remove(id).and_then(|shim| shim.events) {
             // Nobody may listen.
-            drop(events.send(ShimEvent::Gone));
+            drop(events.send(Box::new(ShimEvent::Gone)));
         }
     }
 
@@ -136,7 +136,7 @@ impl Node {
             self.exits.entry(sandbox.clone()).or_default().push((id.clone(), how.clone(), at));
             if let Some(events) = &shim.events {
                 // Nobody may listen.
-                drop(events.send(ShimEvent::Exited(id.clone(), how.clone(), at)));
+                drop(events.send(Box::new(ShimEvent::Exited(id.clone(), how.clone(), at))));
             }
         }
     }

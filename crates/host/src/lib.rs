@@ -19,6 +19,7 @@
 //! | [`proc`] | facts of /proc, pidfds, clock, random ids |
 //! | [`disk`] | how much a directory or a file system holds |
 //! | [`code`] | pages of code that only the start needed |
+//! | [`heap`] | what this program's allocator keeps |
 //!
 //! It may not depend on `engine`, `ledger` or tonic: it knows neither what was promised nor who asked. Of `pod` it uses
 //! only configuration types. tokio is here for readiness of the shim's socket, of connections into pods and of systemd's answers,
@@ -38,6 +39,7 @@ pub mod dial;
 pub mod disk;
 mod fault;
 pub mod files;
+pub mod heap;
 pub mod idmap;
 pub mod netns;
 pub mod proc;

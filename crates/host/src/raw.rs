@@ -58,6 +58,19 @@ pub(crate) fn unmap_file_pages(start: usize, length: usize) -> io::Result<()> {
     checked(result.into()).map(drop)
 }
 
+/// How many arenas threads may share; of every thread that has not asked for memory yet.
+pub(crate) fn limit_arenas(most: libc::c_int) -> io::Result<()> {
+    // SAFETY: takes two integers, under the allocator's own lock.
+    let done = unsafe { libc::mallopt(libc::M_ARENA_MAX, most) };
+    if done == 0 { Err(io::ErrorKind::Unsupported.into()) } else { Ok(()) }
+}
+
+/// Gives the kernel whole pages in which nothing is allocated.
+pub(crate) fn trim_heap() {
+    // SAFETY: touches only what is free, under the allocator's own locks.
+    unsafe { libc::malloc_trim(0) };
+}
+
 /// A new file system of this type, to be configured.
 pub(crate) fn fsopen(kind: &CStr) -> io::Result<OwnedFd> {
     // SAFETY: the name outlives the call.

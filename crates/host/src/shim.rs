@@ -87,7 +87,7 @@ impl ConnectError {
 /// A connection to one pod's shim. Cheap to clone.
 #[derive(Debug, Clone)]
 pub struct Client {
-    requests: mpsc::UnboundedSender<connection::Request>,
+    requests: mpsc::UnboundedSender<Box<connection::Request>>,
 }
 
 /// A name below a directory that is held open: ids of 64 digits pass the 108 bytes of a socket's path.
@@ -125,7 +125,7 @@ impl Client {
         name: &str,
         patience: Duration,
         launch: BorrowedFd<'_>,
-        events: mpsc::UnboundedSender<Event>,
+        events: mpsc::UnboundedSender<Box<Event>>,
     ) -> Result<(Self, v1::State), ConnectError> {
         let deadline = Instant::now() + patience;
         let client = Self::open(dir, name, deadline, events).await?;
@@ -143,7 +143,7 @@ impl Client {
         dir: BorrowedFd<'_>,
         name: &str,
         deadline: Instant,
-        events: mpsc::UnboundedSender<Event>,
+        events: mpsc::UnboundedSender<Box<Event>>,
     ) -> Result<Self, ConnectError> {
         let refused = |source: io::Error| ConnectError::Socket { name: name.to_owned(), source };
         let flags = SockFlag::SOCK_CLOEXEC | SockFlag::SOCK_NONBLOCK;

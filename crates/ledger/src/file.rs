@@ -11,7 +11,7 @@ use redb::{Database, ReadableDatabase, ReadableTable, TableDefinition, TableErro
 pub(crate) const FORMAT: u32 = 1;
 
 const MAGIC: &[u8; 8] = b"ferropod";
-const CACHE: usize = 256 << 10;
+const CACHE: usize = 64 << 10;
 const CRC: usize = 4;
 /// Environments of containers are in it.
 const MODE: u32 = 0o600;

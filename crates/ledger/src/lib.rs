@@ -27,8 +27,9 @@
 //!   the disk file does not, because a full disk is emptied by stopping pods: `Power` writes are refused, what is owed to
 //!   the disk is kept, and the copy is tried again each second.
 //! * Both headers carry the ledger's own id: a run file never overwrites the disk file of another root directory.
-//! * redb runs with `Durability::Immediate` (`None` does not survive `kill -9`), a cache of 1 MiB (its default is 1 GiB),
-//!   and its integrity check at every open (else an altered file may panic instead of being quarantined).
+//! * redb runs with `Durability::Immediate` (`None` does not survive `kill -9`), a cache of 64 KiB for each file (its default is
+//!   1 GiB; a commit takes 0.07 to 0.1 ms with 32 to 256 KiB, and a busy node fills what it is given), and its integrity check
+//!   at every open (else an altered file may panic instead of being quarantined).
 
 mod error;
 mod file;

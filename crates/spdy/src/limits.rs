@@ -36,7 +36,7 @@ impl Default for Limits {
             frame_bytes: (1 << 24) - 1,
             stream_buffer: 256 << 10,
             session_buffer: 4 << 20,
-            send_buffer: 1 << 20,
+            send_buffer: 512 << 10,
             idle: None,
             flush: Duration::from_secs(10),
             linger: Duration::from_secs(1),

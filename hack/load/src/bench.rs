@@ -44,11 +44,26 @@ pub(crate) struct Args {
     /// Fewer repetitions.
     #[arg(long)]
     quick: bool,
+    /// Measure these parts alone.
+    #[arg(long, value_enum, value_delimiter = ',')]
+    only: Vec<Part>,
     /// Fail when a main goal is missed by more than twice.
     #[arg(long)]
     strict: bool,
     #[command(flatten)]
     template: Template,
+}
+
+/// What can be measured without the rest.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, clap::ValueEnum)]
+enum Part {
+    Ready,
+    OneAtATime,
+    Isolation,
+    EightAtOnce,
+    FiftyPods,
+    Streams,
+    Pulls,
 }
 
 /// What every measurement needs.
@@ -60,6 +75,12 @@ struct Bench {
     pids: BTreeSet<u32>,
     quick: bool,
     figures: Figures,
+}
+
+impl Args {
+    fn wants(&self, part: Part) -> bool {
+        self.only.is_empty() || self.only.contains(&part)
+    }
 }
 
 impl Bench {
@@ -87,7 +108,9 @@ pub(crate) async fn run(args: Args) -> Result<Verdict> {
     let mut figures = Figures::default();
     let mut daemon = None;
     if let Some(recipe) = &recipe {
-        starts(recipe, if args.quick { 3 } else { 10 }, &mut figures).await?;
+        if args.wants(Part::Ready) {
+            starts(recipe, if args.quick { 3 } else { 10 }, &mut figures).await?;
+        }
         daemon = Some(recipe.start().await?);
     }
     let client = match &daemon {
@@ -101,7 +124,7 @@ pub(crate) async fn run(args: Args) -> Result<Verdict> {
     let template = args.template.clone();
     let mut bench = Bench { client, template, pids, quick: args.quick, figures };
     bench.client.pull_when_missing(&bench.template.image()).await?;
-    let broken = measure(&mut bench, recipe.as_ref(), &mut daemon, args.big.as_deref()).await?;
+    let broken = measure(&mut bench, &args, recipe.as_ref(), &mut daemon).await?;
     if let Some(daemon) = daemon {
         daemon.stop().await?;
     }
@@ -110,17 +133,23 @@ pub(crate) async fn run(args: Args) -> Result<Verdict> {
 
 async fn measure(
     bench: &mut Bench,
+    args: &Args,
     recipe: Option<&Recipe>,
     daemon: &mut Option<Daemon>,
-    big: Option<&str>,
 ) -> Result<Vec<String>> {
     let mut broken = Vec::new();
-    let lives = life::measure(bench).await;
-    bench.settle("one at a time", lives, &mut broken).await?;
-    let isolation = isolation::measure(bench).await;
-    bench.settle("isolation", isolation, &mut broken).await?;
-    let cycles = load::cycles(bench).await;
-    bench.settle("eight at once", cycles, &mut broken).await?;
+    if args.wants(Part::OneAtATime) {
+        let lives = life::measure(bench).await;
+        bench.settle("one at a time", lives, &mut broken).await?;
+    }
+    if args.wants(Part::Isolation) {
+        let isolation = isolation::measure(bench).await;
+        bench.settle("isolation", isolation, &mut broken).await?;
+    }
+    if args.wants(Part::EightAtOnce) {
+        let cycles = load::cycles(bench).await;
+        bench.settle("eight at once", cycles, &mut broken).await?;
+    }
     // A fresh daemon, so that its memory is that of its pods.
     if let (Some(recipe), Some(old)) = (recipe, daemon.take()) {
         old.stop().await?;
@@ -129,11 +158,15 @@ async fn measure(
         bench.pids = [new.pid].into();
         *daemon = Some(new);
     }
-    let fifty = memory::measure(bench).await;
-    bench.settle("fifty pods", fifty, &mut broken).await?;
-    let streams = sessions::measure(bench).await;
-    bench.settle("streams", streams, &mut broken).await?;
-    if let Some(big) = big {
+    if args.wants(Part::FiftyPods) {
+        let fifty = memory::measure(bench).await;
+        bench.settle("fifty pods", fifty, &mut broken).await?;
+    }
+    if args.wants(Part::Streams) {
+        let streams = sessions::measure(bench).await;
+        bench.settle("streams", streams, &mut broken).await?;
+    }
+    if let Some(big) = args.big.as_deref().filter(|_| args.wants(Part::Pulls)) {
         let pulls = pull::measure(bench, big).await;
         bench.settle("pulls", pulls, &mut broken).await?;
     }

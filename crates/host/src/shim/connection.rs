@@ -32,8 +32,8 @@ pub(super) struct Request {
 
 struct Connection {
     socket: AsyncFd<OwnedFd>,
-    requests: mpsc::UnboundedReceiver<Request>,
-    events: mpsc::UnboundedSender<Event>,
+    requests: mpsc::UnboundedReceiver<Box<Request>>,
+    events: mpsc::UnboundedSender<Box<Event>>,
     outbox: Outbox,
     decoder: Decoder,
     waiting: HashMap<u64, oneshot::Sender<(Body, Vec<OwnedFd>)>>,
@@ -42,8 +42,8 @@ struct Connection {
 
 pub(super) fn start(
     socket: AsyncFd<OwnedFd>,
-    events: mpsc::UnboundedSender<Event>,
-) -> mpsc::UnboundedSender<Request> {
+    events: mpsc::UnboundedSender<Box<Event>>,
+) -> mpsc::UnboundedSender<Box<Request>> {
     let (sender, requests) = mpsc::unbounded_channel();
     let connection = Connection {
         socket,
@@ -68,23 +68,22 @@ impl Connection {
         self.waiting.clear();
         self.requests.close();
         // Nobody may listen any more.
-        drop(self.events.send(Event::Gone(why)));
+        drop(self.events.send(Box::new(Event::Gone(why))));
     }
 
     async fn serve(&mut self) -> Result<&'static str, SocketError> {
         let broken = |_| SocketError::Closed;
-        let mut buffer = vec![0; 16 << 10];
         loop {
             tokio::select! {
                 // Cancel-safe: a request that is not received stays in the channel.
                 request = self.requests.recv() => match request {
-                    Some(request) => self.send(request)?,
+                    Some(request) => self.send(*request)?,
                     None => return Ok("nobody uses the connection any more"),
                 },
                 // Cancel-safe: readiness is not consumed until it is cleared.
                 ready = self.socket.readable() => {
                     let mut ready = ready.map_err(broken)?;
-                    match wire::receive(self.socket.get_ref(), &mut buffer, &mut self.decoder)? {
+                    match receive(self.socket.get_ref(), &mut self.decoder)? {
                         Received::Some => {}
                         Received::Blocked => ready.clear_ready(),
                         Received::Closed => return Ok("the shim closed the connection"),
@@ -135,6 +134,11 @@ impl Connection {
             None => return,
         };
         // Nobody may listen any more.
-        drop(self.events.send(event));
+        drop(self.events.send(Box::new(event)));
     }
+}
+
+/// Reads into the stack: a connection that is silent for days keeps no buffer.
+fn receive(socket: &OwnedFd, decoder: &mut Decoder) -> Result<Received, SocketError> {
+    wire::receive(socket, &mut [0; 16 << 10], decoder)
 }

@@ -267,7 +267,7 @@ impl Client {
     ) -> Result<(Body, Vec<OwnedFd>), RequestError> {
         let (answer, answered) = oneshot::channel();
         let request = Request { body, fds, answer };
-        self.requests.send(request).map_err(|_| RequestError::Gone)?;
+        self.requests.send(Box::new(request)).map_err(|_| RequestError::Gone)?;
         match answered.await {
             Ok((Body::Failure(failure), _)) => Err(failure.into()),
             Ok(answer) => Ok(answer),

@@ -54,7 +54,7 @@ fn greet(socket: &OwnedFd, id: u64, fds: usize) {
     say(socket, id, Body::State(state), &[]);
 }
 
-fn channel() -> (mpsc::UnboundedSender<Event>, mpsc::UnboundedReceiver<Event>) {
+fn channel() -> (mpsc::UnboundedSender<Box<Event>>, mpsc::UnboundedReceiver<Box<Event>>) {
     mpsc::unbounded_channel()
 }
 
@@ -107,7 +107,9 @@ async fn answers_find_their_requests_in_any_order_and_events_the_channel() {
     let (one, two) = (container(1), container(2));
     let (first, second) = tokio::join!(client.start(&one), client.start(&two));
     assert_eq!((first.unwrap(), second.unwrap()), (1, 2));
-    assert!(matches!(events.recv().await, Some(Event::Exited(exited)) if exited.code == 3));
+    assert!(
+        matches!(events.recv().await.as_deref(), Some(Event::Exited(exited)) if exited.code == 3)
+    );
     let found = client.open_namespaces(v1::OpenNamespaces::default()).await.unwrap();
     let target = |fd: OwnedFd| std::fs::read_link(format!("/proc/self/fd/{}", fd.as_raw_fd()));
     assert_eq!(target(found.net.unwrap()).unwrap(), Path::new("/dev/null"));
@@ -119,8 +121,8 @@ async fn answers_find_their_requests_in_any_order_and_events_the_channel() {
     client.commit().await.unwrap();
     drop(client);
     shim.join().unwrap();
-    assert!(matches!(events.recv().await, Some(Event::Exited(_))));
-    assert!(matches!(events.recv().await, Some(Event::Gone(_))));
+    assert!(matches!(events.recv().await.as_deref(), Some(Event::Exited(_))));
+    assert!(matches!(events.recv().await.as_deref(), Some(Event::Gone(_))));
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 1)]
@@ -138,7 +140,7 @@ async fn a_shim_that_goes_fails_the_requests_that_wait() {
     let (client, _) =
         Client::connect(dir.as_fd(), NAME, PATIENCE, launch().as_fd(), sender).await.unwrap();
     assert!(matches!(client.commit().await, Err(RequestError::Gone)));
-    assert!(matches!(events.recv().await, Some(Event::Gone(_))));
+    assert!(matches!(events.recv().await.as_deref(), Some(Event::Gone(_))));
     assert!(matches!(client.shutdown().await, Err(RequestError::Gone)) && client.is_gone());
     shim.join().unwrap();
 }

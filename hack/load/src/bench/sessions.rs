@@ -1,4 +1,7 @@
 //! Exec sessions over WebSocket: how soon they say something, how much they carry, and what they leave behind.
+//!
+//! What is carried is said and heard by `dd`, in pieces. busybox's `head -c` and `wc -c` take each byte by itself: they need 0.9 s
+//! and 0.6 s of a core for what is carried here, and were most of what this measured while they stood in `dd`'s place.
 
 use std::time::{Duration, Instant};
 
@@ -12,7 +15,9 @@ use crate::session::{STDIN, STDOUT, Session};
 /// What is carried each way.
 const MEBIBYTES: u32 = 256;
 const MEBIBYTE: usize = 1 << 20;
+/// Both of the messages and of what the commands read and write at once.
 const CHUNK: usize = 64 << 10;
+const CHUNKS: usize = MEBIBYTE * MEBIBYTES as usize / CHUNK;
 const SESSIONS: usize = 1000;
 /// No session of these may take longer.
 const BOUND: Duration = Duration::from_mins(2);
@@ -55,7 +60,7 @@ async fn first_byte(client: &Client, container: &str) -> Result<Duration> {
 }
 
 async fn out(client: &Client, container: &str) -> Result<Duration> {
-    let command = format!("head -c {} /dev/zero", MEBIBYTE * MEBIBYTES as usize);
+    let command = format!("dd if=/dev/zero bs={CHUNK} count={CHUNKS} 2>/dev/null");
     let begun = Instant::now();
     let mut session = Session::exec(client, container, &["sh", "-c", &command], false).await?;
     let mut came = 0;
@@ -67,13 +72,12 @@ async fn out(client: &Client, container: &str) -> Result<Duration> {
 }
 
 async fn into(client: &Client, container: &str) -> Result<Duration> {
-    let size = MEBIBYTE * MEBIBYTES as usize;
-    // Counted by the command: it says so when it has had them all.
-    let command = format!("head -c {size} | wc -c");
+    // Counted by the command: it says so when it has had them all. This protocol cannot end the input.
+    let command = format!("dd of=/dev/null bs={CHUNK} count={CHUNKS} iflag=fullblock 2>&1");
     let begun = Instant::now();
     let mut session = Session::exec(client, container, &["sh", "-c", &command], true).await?;
     let zeros = vec![0; CHUNK];
-    for _ in 0..size / CHUNK {
+    for _ in 0..CHUNKS {
         session.send(STDIN, &zeros).await?;
     }
     let mut said = Vec::new();
@@ -82,7 +86,7 @@ async fn into(client: &Client, container: &str) -> Result<Duration> {
             said.extend(bytes);
         }
     }
-    let counted = String::from_utf8_lossy(&said).trim().to_owned();
-    ensure!(counted == size.to_string(), "{counted} bytes arrived");
+    let counted = String::from_utf8_lossy(&said);
+    ensure!(counted.starts_with(&format!("{CHUNKS}+0 records in")), "what arrived: {counted}");
     Ok(begun.elapsed())
 }
