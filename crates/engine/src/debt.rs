@@ -10,7 +10,7 @@ use pod::{Claim, Sandbox};
 use tokio::sync::mpsc;
 use tracing::{info, warn};
 
-use crate::engine::Parts;
+use crate::parts::Parts;
 use crate::record::Debt;
 use crate::world::World;
 

@@ -10,7 +10,7 @@ use pod::step::{Effect, Event};
 use pod::{Container, Pod};
 use tokio::sync::watch;
 
-use crate::engine::Parts;
+use crate::parts::Parts;
 use crate::record::Pending;
 use crate::world::{CreateOrder, ShimEvents, World};
 

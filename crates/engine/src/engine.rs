@@ -5,86 +5,21 @@ use std::time::Duration;
 
 use names::{ContainerId, ImageId, Kind, SandboxId};
 use pod::config::{ContainerConfig, Resources, SandboxConfig};
-use pod::step::{Fault, Wait, phase_name};
+use pod::step::{Fault, phase_name};
 use pod::{Command, Container, ContainerPhase, Refusal, Sandbox, SandboxPhase};
 use tokio::net::TcpStream;
-use tokio::sync::{broadcast, mpsc, oneshot};
+use tokio::sync::{broadcast, oneshot};
 
-use crate::bell::{Bell, Occurrence};
+use crate::bell::Occurrence;
+use crate::error::EngineError;
+use crate::message::{Answer, Message};
+use crate::parts::Parts;
 use crate::reception::Reception;
-use crate::record::{Debt, Records};
-use crate::task::{Answer, Message};
-use crate::view::{Entry, PodView, Views};
+use crate::view::{Entry, Views};
 use crate::volume;
 use crate::world::{
     CreateOrder, Ends, ExecOrder, ExecOutput, OpenOrder, Session, Shim, Shims, World,
 };
-
-/// Why a call came to nothing.
-#[derive(Debug, Clone, thiserror::Error)]
-pub enum EngineError {
-    /// The pod says no.
-    #[error(transparent)]
-    Refused(#[from] Refusal),
-    /// Something acted and could not.
-    #[error("{}", .0.message)]
-    Failed(Fault),
-    /// No such id.
-    #[error("{0} {1:?} does not exist")]
-    NotFound(&'static str, String),
-    /// Several ids begin so.
-    #[error("several {0} ids begin with {1:?}")]
-    Ambiguous(&'static str, String),
-    /// No id.
-    #[error("{0} id is empty")]
-    EmptyId(&'static str),
-    /// The name is held by another configuration.
-    #[error("sandbox {id} has the same metadata and another {field}")]
-    SandboxDiffers {
-        /// The holder.
-        id: SandboxId,
-        /// In what they differ.
-        field: &'static str,
-    },
-    /// The name is held by a sandbox that has ended.
-    #[error("sandbox {0} has the same metadata and is not ready: remove it first")]
-    SandboxOver(SandboxId),
-    /// A field that cannot be.
-    #[error("{0}")]
-    Invalid(String),
-    /// The pod's task has ended meanwhile.
-    #[error("{0} has been removed meanwhile")]
-    Vanished(String),
-}
-
-impl EngineError {
-    /// What kind of error this is.
-    pub fn kind(&self) -> Kind {
-        match self {
-            Self::Refused(refusal) => refusal.kind(),
-            Self::Failed(fault) => fault.kind,
-            Self::NotFound(..) | Self::Vanished(_) => Kind::NotFound,
-            Self::Ambiguous(..) | Self::EmptyId(_) | Self::Invalid(_) => Kind::Invalid,
-            Self::SandboxDiffers { .. } => Kind::AlreadyExists,
-            Self::SandboxOver(_) => Kind::Refused,
-        }
-    }
-}
-
-impl From<Fault> for EngineError {
-    fn from(fault: Fault) -> Self {
-        Self::Failed(fault)
-    }
-}
-
-/// What every task of the engine shares.
-pub(crate) struct Parts<W: World> {
-    pub(crate) world: Arc<W>,
-    pub(crate) records: Records,
-    pub(crate) views: Arc<Views>,
-    pub(crate) bell: Bell,
-    pub(crate) debts: mpsc::UnboundedSender<Debt>,
-}
 
 /// The engine. Cheap to clone.
 pub struct Engine<W: World> {
@@ -492,19 +427,4 @@ fn log_path(directory: &str, path: &str) -> std::path::PathBuf {
         return std::path::PathBuf::new();
     }
     std::path::Path::new(directory).join(path)
-}
-
-/// What joining a sandbox of the same name means.
-pub(crate) fn join(held: &PodView, asked: &SandboxConfig) -> Result<Option<Wait>, EngineError> {
-    let Sandbox { id, config, phase, .. } = &*held.sandbox;
-    if let Some(field) = config.difference(asked) {
-        return Err(EngineError::SandboxDiffers { id: id.clone(), field });
-    }
-    match phase {
-        SandboxPhase::Creating => Ok(Some(Wait::Ready)),
-        SandboxPhase::Ready(_) => Ok(None),
-        SandboxPhase::Stopping | SandboxPhase::NotReady | SandboxPhase::Removing => {
-            Err(EngineError::SandboxOver(id.clone()))
-        }
-    }
 }

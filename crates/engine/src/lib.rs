@@ -6,6 +6,7 @@
 //! | [`engine`] | what the edge calls: one method per verb |
 //! | `reception` | one task that decides who a sandbox's name belongs to |
 //! | `task` | one task per pod: owns its state, awaits only its mailbox and the ledger |
+//! | `message`, `parts`, [`error`] | what comes to a mailbox; what all tasks share; why a call came to nothing |
 //! | `effect` | what runs beside the task and comes back as an event |
 //! | `record` | records in the ledger, and the proof that one is written ([`record::Pending`]) |
 //! | [`view`] | the published immutable state: lists and statuses read it, and wait for nobody |
@@ -25,6 +26,9 @@ pub mod bell;
 pub mod debt;
 mod effect;
 pub mod engine;
+pub mod error;
+mod message;
+mod parts;
 mod reception;
 pub mod record;
 pub mod recover;
@@ -34,6 +38,7 @@ mod volume;
 pub mod world;
 
 pub use bell::{Occurrence, Told};
-pub use engine::{Engine, EngineError};
+pub use engine::Engine;
+pub use error::EngineError;
 pub use recover::{RecoverError, Recovered};
 pub use view::{PodView, Views};

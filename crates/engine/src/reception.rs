@@ -4,12 +4,15 @@ use std::sync::Arc;
 
 use names::SandboxId;
 use pod::config::SandboxConfig;
+use pod::step::Wait;
 use pod::{Claim, Plan, Pod, Sandbox, SandboxPhase};
 use tokio::sync::{mpsc, oneshot};
 
-use crate::engine::{EngineError, Parts, join};
-use crate::task::{Answer, Message, PodTask};
-use crate::view::Entry;
+use crate::error::EngineError;
+use crate::message::{Answer, Message};
+use crate::parts::Parts;
+use crate::task::PodTask;
+use crate::view::{Entry, PodView};
 use crate::world::World;
 
 /// The id, and where its readiness will be told.
@@ -118,4 +121,19 @@ fn level<W: World>(parts: &Arc<Parts<W>>, sandbox: &Sandbox) -> Option<String> {
         entries.values().any(|entry| entry.pod.sandbox.level.as_deref() == Some(level))
     };
     Some(spec::selinux::free_level(&sandbox.id, taken))
+}
+
+/// What joining a sandbox of the same name means.
+fn join(held: &PodView, asked: &SandboxConfig) -> Result<Option<Wait>, EngineError> {
+    let Sandbox { id, config, phase, .. } = &*held.sandbox;
+    if let Some(field) = config.difference(asked) {
+        return Err(EngineError::SandboxDiffers { id: id.clone(), field });
+    }
+    match phase {
+        SandboxPhase::Creating => Ok(Some(Wait::Ready)),
+        SandboxPhase::Ready(_) => Ok(None),
+        SandboxPhase::Stopping | SandboxPhase::NotReady | SandboxPhase::Removing => {
+            Err(EngineError::SandboxOver(id.clone()))
+        }
+    }
 }

@@ -24,10 +24,12 @@ use tracing::{info, warn};
 
 use crate::bell::Bell;
 use crate::debt;
-use crate::engine::{Engine, Parts};
+use crate::engine::Engine;
+use crate::message::Message;
+use crate::parts::Parts;
 use crate::reception::Reception;
 use crate::record::{self, Records, is_creating};
-use crate::task::{Message, PodTask};
+use crate::task::PodTask;
 use crate::view::{Entry, Views};
 use crate::world::{Connected, Shim, ShimEvents, World};
 

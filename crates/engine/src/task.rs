@@ -6,29 +6,17 @@ use std::sync::Arc;
 
 use names::ContainerId;
 use pod::step::{self, Effect, Event, Fault, Input, Step, Wait};
-use pod::{Command, Pod, Refusal};
+use pod::{Pod, Refusal};
 use tokio::sync::{mpsc, oneshot, watch};
 use tracing::{Instrument, debug, error};
 
 use crate::effect::{self, Context, Finished};
-use crate::engine::{EngineError, Parts};
+use crate::error::EngineError;
+use crate::message::{Answer, Message};
+use crate::parts::Parts;
 use crate::record::{self, Pending};
 use crate::view::Entry;
 use crate::world::{CreateOrder, ShimEvent, ShimEvents, World};
-
-/// What a command's caller gets: the end of what it asked for, and the container it turned out to be about.
-pub(crate) type Answer = Result<Option<ContainerId>, EngineError>;
-
-/// What comes to a pod's mailbox. It knows nothing of the world's types, so that the index can hold it.
-#[derive(Debug)]
-pub(crate) enum Message {
-    /// From a client.
-    Command { command: Command, order: Option<Box<CreateOrder>>, reply: oneshot::Sender<Answer> },
-    /// A caller joins a wait that is under way.
-    Join { wait: Wait, reply: oneshot::Sender<Answer> },
-    /// From recovery, or an effect that tells before it ends.
-    Event(Event),
-}
 
 struct Waiting {
     wait: Wait,

@@ -8,8 +8,8 @@ use names::SandboxId;
 use pod::{Container, Pod, Sandbox};
 use tokio::sync::mpsc;
 
-use crate::engine::EngineError;
-use crate::task::Message;
+use crate::error::EngineError;
+use crate::message::Message;
 
 /// A pod as it stood when it was last published.
 pub type PodView = Arc<Pod>;
