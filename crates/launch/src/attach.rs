@@ -16,8 +16,10 @@ use libcontainer::oci_spec::runtime::{Mount, Spec};
 use crate::failure::{At, Failure};
 use crate::point::Root;
 use crate::raw::{self, MountAttr};
-use crate::rootfs::{self, ROOTFS, Ready};
+use crate::rootfs::{self, ROOTFS};
+use crate::source::Ready;
 use crate::{links, source};
+use crate::{options, path};
 use filesystem::{Space, Spaces, options};
 
 const STAGE: &str = "mount";
@@ -30,7 +32,7 @@ const READ_ONLY: u64 = raw::MOUNT_ATTR_RDONLY
 
 /// Attaches all mounts of a carrier that it can, in their order, and leaves it the others with their sources staged.
 pub(crate) fn attach(carrier: &mut Spec, sources: &[Ready<'_>]) -> Result<(), Failure> {
-    let dir = rootfs::place(ROOTFS)?;
+    let dir = path::place(ROOTFS)?;
     let mut work = Work {
         spaces: Spaces::of(carrier),
         root: Root { dir: dir.as_fd(), later: Vec::new() },
@@ -40,7 +42,7 @@ pub(crate) fn attach(carrier: &mut Spec, sources: &[Ready<'_>]) -> Result<(), Fa
     };
     let mut sources = sources.iter().enumerate();
     for mount in carrier.mounts().clone().unwrap_or_default() {
-        if source::is_bind(&mount) {
+        if options::is_bind(&mount) {
             let Some((index, ready)) = sources.next() else { break };
             work.bind(mount, index, *ready)?;
         } else {
@@ -65,7 +67,7 @@ pub(crate) fn leave(carrier: &mut Spec, sources: &[Ready<'_>]) -> Result<(), Fai
     for (index, source) in sources.iter().enumerate() {
         rootfs::attach_source(index, *source)?;
     }
-    links::follow(carrier, rootfs::place(ROOTFS)?)
+    links::follow(carrier, path::place(ROOTFS)?)
 }
 
 struct Work<'a> {
@@ -167,7 +169,7 @@ impl<'a> Work<'a> {
         let at = mount.destination().clone();
         // The image has no links there, and we none either.
         let known = ["/proc", "/sys", DEV].iter().any(|top| at.starts_with(top));
-        self.strange |= source::is_bind(&mount) || !known;
+        self.strange |= options::is_bind(&mount) || !known;
         self.root.later.push(at);
         self.left.push(mount);
     }

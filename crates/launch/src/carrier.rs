@@ -14,15 +14,15 @@ use libcontainer::oci_spec::runtime::{
 use crate::cgroups::{self, CgroupOwner};
 use crate::failure::{At, Failure};
 use crate::ground::Ground;
-use crate::{raw, source};
+use crate::{options, raw};
 
 const STAGE: &str = "spec";
 
 /// Whether a mount covers /dev or lies below one that does. libcontainer makes devices and links below /dev by path and
 /// removes its ptmx: in a directory of the host that would change the host, so these are mounted after it is done.
 pub(crate) fn is_late(mount: &Mount, all: &[Mount]) -> bool {
-    let covers = |m: &Mount| source::is_bind(m) && m.destination() == "/dev";
-    mount.destination().starts_with("/dev") && source::is_bind(mount) && all.iter().any(covers)
+    let covers = |m: &Mount| options::is_bind(m) && m.destination() == "/dev";
+    mount.destination().starts_with("/dev") && options::is_bind(mount) && all.iter().any(covers)
 }
 
 /// The carrier of a true specification whose bind sources are staged in order.
@@ -42,7 +42,7 @@ pub(crate) fn carrier(spec: &Spec, owner: CgroupOwner, ground: &Ground) -> Resul
         if let Some(options) = mount.options_mut() {
             options.retain(|option| option != "ridmap");
         }
-        if source::is_bind(&mount) {
+        if options::is_bind(&mount) {
             mount.set_source(Some(ground.staged(staged)));
             staged += 1;
         }

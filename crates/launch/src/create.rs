@@ -24,11 +24,12 @@ use crate::label::Labels;
 use crate::late::Late;
 use crate::privileges::{Privileges, raise_limits};
 use crate::program::Program;
-use crate::rootfs::{self, Content, Source};
+use crate::source::{Content, Source};
 use crate::trace::{self, Causes};
 use crate::user::{self, Resolved};
 use crate::volume::Volume;
 use crate::{attach, cgroups, device, label, links, seccomp, source, terminal};
+use crate::{options, path, rootfs};
 
 const STAGE: &str = "spec";
 
@@ -66,7 +67,7 @@ pub(crate) fn create(job: &v1::CreateJob, start: Option<OwnedFd>) -> Result<Answ
     let process = settle(&mut spec, &user, job.set_home)?;
     if let Some(mapped) = mapped {
         mapped.ids.check(user.uid, user.gid, &user.groups)?;
-        mapped.devices(&spec, rootfs::place(&ground.part("/dev"))?.as_fd())?;
+        mapped.devices(&spec, path::place(&ground.part("/dev"))?.as_fd())?;
         raise_limits(&process);
     }
     set_oom_score(&process)?;
@@ -136,7 +137,7 @@ fn write_specs(
     match mounts {
         Mounts::Ours(images) => attach::attach(&mut carrier, &rootfs::ready(sources, &images))?,
         Mounts::Theirs(images) => attach::leave(&mut carrier, &rootfs::ready(sources, &images))?,
-        Mounts::Staged => links::follow(&mut carrier, rootfs::place(&ground.rootfs())?)?,
+        Mounts::Staged => links::follow(&mut carrier, path::place(&ground.rootfs())?)?,
     }
     hook::carry(spec, &mut carrier, ground)?;
     write(&format!("{}/config.json", ground.carrier()), &carrier)
@@ -203,7 +204,7 @@ fn sources(
 ) -> Result<(Vec<Source>, Vec<Late>), Failure> {
     let all = spec.mounts().clone().unwrap_or_default();
     let (mut staged, mut late) = (Vec::new(), Vec::new());
-    for mount in all.iter().filter(|m| source::is_bind(m)) {
+    for mount in all.iter().filter(|m| options::is_bind(m)) {
         let source = source(mount, job, user)?;
         if is_late(mount, &all) {
             late.push(Late::new(source, mount)?);
@@ -227,7 +228,7 @@ pub(crate) fn source(
 }
 
 fn user(job: &v1::CreateJob, ground: &Ground) -> Result<Resolved, Failure> {
-    let root = rootfs::place(&ground.rootfs())?;
+    let root = path::place(&ground.rootfs())?;
     rootfs::refuse_links(&root)?;
     let root_user = v1::User::default();
     user::resolve(root.as_fd(), job.user.as_ref().unwrap_or(&root_user))

@@ -32,9 +32,10 @@ use crate::control::Answer;
 use crate::create::{own_stdio, settle, source, write};
 use crate::failure::{At, Failure, Kind};
 use crate::idmap::UserNamespace;
-use crate::rootfs::{self, Source};
-use crate::source::is_bind;
+use crate::options::is_bind;
+use crate::source::Source;
 use crate::{cgroups, device, label, raw, terminal, user};
+use crate::{path, rootfs};
 
 pub(crate) use spec::bind;
 
@@ -71,14 +72,14 @@ pub(crate) fn create(job: &v1::CreateJob) -> Result<Answer, Failure> {
     drop(sources);
     spec::bind_namespaces(&spec)?;
     hide_named_hierarchies()?;
-    let root = rootfs::place("rootfs")?;
+    let root = path::place("rootfs")?;
     rootfs::refuse_links(&root)?;
     let user = user::resolve(root.as_fd(), &job.user.clone().unwrap_or_default())?;
     device::own(&mut spec, job, (user.uid, user.gid));
     let process = settle(&mut spec, &user, job.set_home)?;
     if let Some(mapped) = mapped {
         mapped.ids.check(user.uid, user.gid, &user.groups)?;
-        mapped.devices(&spec, rootfs::place("dev")?.as_fd())?;
+        mapped.devices(&spec, path::place("dev")?.as_fd())?;
     }
     write(&format!("{}/config.json", places.bundle.display()), &spec)?;
     let theirs = spec::of(&spec, &places.over, mapped.is_some())?;
@@ -177,12 +178,12 @@ fn stage(
     let layers =
         job.rootfs.as_ref().ok_or_else(|| Failure::invalid(STAGE, "the job has no rootfs"))?;
     let state = Path::new(&job.bundle).join(STATE);
-    rootfs::make_dirs(&state.display().to_string(), PASSABLE)
+    path::make_dirs(&state.display().to_string(), PASSABLE)
         .at(STAGE, || format!("making {}", state.display()))?;
-    let bundle = rootfs::private_clone(&job.bundle, false)?;
+    let bundle = path::private_clone(&job.bundle, false)?;
     let over = covered(Path::new(&job.bundle))?;
     let root = rootfs::stage(&job.bundle, layers, sources, user)?;
-    raw::attach(bundle.as_fd(), rootfs::place("b")?.as_fd())
+    raw::attach(bundle.as_fd(), path::place("b")?.as_fd())
         .at(STAGE, || "attaching the bundle".into())?;
     raw::attach(root.as_fd(), over.1.as_fd())
         .at(STAGE, || format!("covering {}", over.0.display()))?;
@@ -194,7 +195,7 @@ pub(crate) fn covered(bundle: &Path) -> Result<(PathBuf, File), Failure> {
     let mut way: Vec<&Path> = bundle.ancestors().collect();
     way.reverse();
     for dir in way {
-        let place = rootfs::place(&dir.display().to_string())?;
+        let place = path::place(&dir.display().to_string())?;
         let meta = place.metadata().at(STAGE, || format!("looking at {}", dir.display()))?;
         if dir == bundle || meta.permissions().mode() & OTHERS_PASS == 0 {
             return Ok((dir.to_owned(), place));

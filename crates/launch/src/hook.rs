@@ -50,8 +50,8 @@ use crate::external;
 use crate::failure::{At, Failure, Kind, chain};
 use crate::ground::Ground;
 use crate::idmap::UserNamespace;
-use crate::raw;
-use crate::rootfs::{self, Source};
+use crate::source::Source;
+use crate::{path, raw, rootfs};
 
 const STAGE: &str = "hook";
 /// The first argument of a launch that libcontainer starts as a hook.
@@ -76,27 +76,27 @@ pub(crate) fn stage(
     user: Option<&UserNamespace>,
     owner: CgroupOwner,
 ) -> Result<Ground, Failure> {
-    let bundle = rootfs::private_clone(&job.bundle, false)?;
-    let hidden = (owner == CgroupOwner::Launch).then(|| rootfs::private_clone(CGROUPS, false));
+    let bundle = path::private_clone(&job.bundle, false)?;
+    let hidden = (owner == CgroupOwner::Launch).then(|| path::private_clone(CGROUPS, false));
     let hidden = hidden.transpose()?;
     let path = Path::new(&job.bundle);
     // Not the bundle, in which config.json is.
     let above = path.parent().unwrap_or(path);
     let (over, place) = match user {
         Some(_) => external::covered(above)?,
-        None => (above.to_owned(), rootfs::place(&above.display().to_string())?),
+        None => (above.to_owned(), path::place(&above.display().to_string())?),
     };
     let root = rootfs::stage(&job.bundle, layers, sources, user)?;
     let below = path.strip_prefix(&over).unwrap_or(path);
     fs::create_dir_all(below).at(STAGE, || format!("making a place for {}", job.bundle))?;
-    raw::attach(bundle.as_fd(), rootfs::place(&below.display().to_string())?.as_fd())
+    raw::attach(bundle.as_fd(), path::place(&below.display().to_string())?.as_fd())
         .at(STAGE, || "attaching the bundle".into())?;
     raw::attach(root.as_fd(), place.as_fd())
         .at(STAGE, || format!("covering {}", over.display()))?;
     if let Some(hidden) = hidden {
         // libcontainer reads the mount table: what is merely covered it finds.
         umount2(CGROUPS, MntFlags::MNT_DETACH).at(STAGE, || format!("hiding {CGROUPS}"))?;
-        raw::attach(hidden.as_fd(), rootfs::place(CGROUPS)?.as_fd())
+        raw::attach(hidden.as_fd(), path::place(CGROUPS)?.as_fd())
             .at(STAGE, || format!("hiding {CGROUPS}"))?;
     }
     chdir("/").at(STAGE, || "leaving the staging root".into())?;
@@ -197,9 +197,9 @@ fn show_cgroups(shim: i32) -> Result<(), Failure> {
     unshare(CloneFlags::CLONE_NEWNS).at(STAGE, doing)?;
     let own = File::open("/proc/self/ns/mnt").at(STAGE, doing)?;
     raw::enter(raw::pidfd(shim).at(STAGE, doing)?.as_fd(), libc::CLONE_NEWNS).at(STAGE, doing)?;
-    let whole = rootfs::private_clone(CGROUPS, true)?;
+    let whole = path::private_clone(CGROUPS, true)?;
     raw::enter(own.as_fd(), libc::CLONE_NEWNS).at(STAGE, doing)?;
-    raw::attach(whole.as_fd(), rootfs::place(CGROUPS)?.as_fd()).at(STAGE, doing)
+    raw::attach(whole.as_fd(), path::place(CGROUPS)?.as_fd()).at(STAGE, doing)
 }
 
 /// Launch has joined the container's, whose limits are none for a program of the node. Where that cannot be, they hold.

@@ -20,8 +20,8 @@ use wire::inherited::USER_FD;
 use wire::v1;
 
 use crate::failure::{At, Failure, Kind};
+use crate::path;
 use crate::raw::{self, MountAttr};
-use crate::rootfs;
 
 const STAGE: &str = "user namespace";
 /// What libcontainer makes in every container: name, major and minor number.
@@ -148,7 +148,7 @@ impl UserNamespace {
     /// to the mapped root. Layers are named relative to there.
     pub(crate) fn layers(&self, rootfs: &v1::Rootfs, at: BorrowedFd<'_>) -> Result<(), Failure> {
         let dir = &rootfs.dir;
-        let clone = raw::clone_tree(raw::here(), &rootfs::c_path(dir)?, false)
+        let clone = raw::clone_tree(raw::here(), &path::c_path(dir)?, false)
             .at(STAGE, || format!("cloning the mount of {dir}"))?;
         self.try_map(clone.as_fd(), false).map_err(|error| {
             let message = format!(
@@ -245,9 +245,8 @@ fn culprit(path: &str, is_refused: impl Fn(BorrowedFd<'_>) -> bool) -> String {
     let table = fs::read_to_string("/proc/self/mountinfo").unwrap_or_default();
     let own = fs::canonicalize(path).map_or_else(|_| path.to_owned(), |p| p.display().to_string());
     let at_fault = |at: &str| {
-        let clone = rootfs::c_path(at)
-            .ok()
-            .and_then(|name| raw::clone_tree(raw::here(), &name, false).ok());
+        let clone =
+            path::c_path(at).ok().and_then(|name| raw::clone_tree(raw::here(), &name, false).ok());
         clone.is_some_and(|clone| is_refused(clone.as_fd()))
     };
     let mut mounts = table.lines().filter_map(mount).collect::<Vec<_>>();

@@ -9,8 +9,7 @@ use std::rc::Rc;
 use libcontainer::oci_spec::runtime::{Process, Spec};
 
 use crate::failure::{At, Failure};
-use crate::raw;
-use crate::rootfs;
+use crate::{path, raw};
 
 mod files;
 
@@ -38,7 +37,7 @@ impl Labels {
         if profile.is_none() && label.is_none() {
             return Ok(Self::default());
         }
-        let proc = OwnedFd::from(rootfs::place("/proc")?);
+        let proc = OwnedFd::from(path::place("/proc")?);
         Ok(Self { proc: Some(Rc::new(proc)), profile, label })
     }
 

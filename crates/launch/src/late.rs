@@ -8,8 +8,8 @@ use libcontainer::oci_spec::runtime::Mount;
 use crate::directory;
 use crate::failure::{At, Failure, Kind};
 use crate::raw;
-use crate::rootfs::{Content, Source};
 use crate::source::make_read_only;
+use crate::source::{Content, Source};
 use crate::volume;
 
 const STAGE: &str = "mount";

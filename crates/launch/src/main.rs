@@ -10,7 +10,8 @@
 //!
 //! * [`create`], [`exec`]: the two jobs, in order;
 //! * [`external`]: creation and start by an OCI runtime of the host, for pods whose handler names one;
-//! * [`rootfs`], [`source`], [`device`]: the mount namespace that a container is made in;
+//! * [`rootfs`], [`overlay`], [`source`], [`device`]: the mount namespace that a container is made in;
+//! * [`options`], [`path`]: what a mount asks for; places of the host;
 //! * [`attach`], [`point`], [`links`], [`late`]: its mounts, by us before libcontainer, by libcontainer, or by us after it;
 //! * [`hook`]: programs that a container's specification names; [`ground`]: where the staging root is for their sake;
 //! * [`cgroups`]: the container's own, where there are v1 hierarchies;
@@ -106,6 +107,9 @@ mod idmap;
 mod label;
 mod late;
 mod links;
+mod options;
+mod overlay;
+mod path;
 mod point;
 mod privileges;
 mod program;

@@ -14,12 +14,10 @@
 //! attached below a tmpfs, which becomes the root; the host's tree is detached. libcontainer copies that small table. For hooks
 //! the host's tree stays ([`hook`](crate::hook)).
 
-use std::ffi::{CStr, CString};
-use std::fs::{self, DirBuilder, File};
-use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
-use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt};
+use std::ffi::CStr;
+use std::fs::{self, File};
+use std::os::fd::{AsFd, OwnedFd};
 
-use nix::fcntl::OFlag;
 use nix::mount::{MntFlags, MsFlags, mount, umount2};
 use nix::sched::{CloneFlags, unshare};
 use nix::sys::stat::{Mode, mkdirat};
@@ -30,8 +28,11 @@ use wire::v1;
 use crate::cgroups::{self, CgroupOwner};
 use crate::failure::{At, Failure};
 use crate::idmap::UserNamespace;
-use crate::raw::{self, MountAttr};
-use crate::volume::{EMPTY, OVERLAYS, Volume};
+use crate::overlay::{context, overlay};
+use crate::path::{c_path, make_dirs, place, private_clone};
+use crate::raw;
+use crate::source::{Content, Ready, Source};
+use crate::volume::{EMPTY, OVERLAYS};
 
 const STAGE: &str = "rootfs";
 /// Where the overlay is in the staging root.
@@ -46,30 +47,6 @@ const DIRECTORIES: [&CStr; 11] =
     [c"rootfs", c"s", c"proc", c"sys", c"b", c"carrier", c"dev", c"q", LAYERS, OVERLAYS, EMPTY];
 /// Where a hybrid node has the unified hierarchy.
 const UNIFIED: &str = "/sys/fs/cgroup/unified";
-const PRIVATE: u64 = libc::MS_PRIVATE;
-
-/// A bind source, not attached anywhere yet.
-#[derive(Debug)]
-pub(crate) struct Source {
-    pub(crate) mount: Content,
-    pub(crate) is_dir: bool,
-}
-
-/// What a bind source shows.
-#[derive(Debug)]
-pub(crate) enum Content {
-    /// A clone of a mount of the host.
-    Host(OwnedFd),
-    /// An image, to be mounted when the layers are at hand.
-    Image(Volume),
-}
-
-/// What is to be mounted in the container: attached nowhere yet, or only where it was made.
-#[derive(Debug, Clone, Copy)]
-pub(crate) struct Ready<'a> {
-    pub(crate) mount: BorrowedFd<'a>,
-    pub(crate) is_dir: bool,
-}
 
 /// A mount namespace of our own, with the parts of the staging root still detached.
 #[derive(Debug)]
@@ -94,15 +71,6 @@ enum Cgroup {
 /// Leaves the host's mount namespace. Nothing may be mounted by path before [`Parts::pivot`] has cut propagation.
 pub(crate) fn separate() -> Result<(), Failure> {
     unshare(CloneFlags::CLONE_NEWNS).at(STAGE, || "making a mount namespace".into())
-}
-
-pub(crate) fn private_clone(path: &str, recursive: bool) -> Result<OwnedFd, Failure> {
-    let name = c_path(path)?;
-    let clone = raw::clone_tree(raw::here(), &name, recursive)
-        .at(STAGE, || format!("cloning the mount of {path}"))?;
-    raw::set_mount(clone.as_fd(), MountAttr { propagation: PRIVATE, ..MountAttr::default() }, true)
-        .at(STAGE, || format!("making the mount of {path} private"))?;
-    Ok(clone)
 }
 
 impl Parts {
@@ -239,14 +207,6 @@ pub(crate) fn attach_source(index: usize, source: Ready<'_>) -> Result<(), Failu
     raw::attach(source.mount, place(&at)?.as_fd()).at(STAGE, || format!("attaching {at}"))
 }
 
-pub(crate) fn place(path: &str) -> Result<File, Failure> {
-    fs::OpenOptions::new()
-        .read(true)
-        .custom_flags(OFlag::O_PATH.bits())
-        .open(path)
-        .at(STAGE, || format!("opening {path}"))
-}
-
 /// With a label, for the devices that are made in it.
 fn tmpfs(label: &str) -> Result<OwnedFd, Failure> {
     let doing = || "making the staging root".to_owned();
@@ -287,32 +247,6 @@ fn mount_overlay(
     raw::attach(overlay.as_fd(), place(&at)?.as_fd()).at(STAGE, || "attaching the overlay".into())
 }
 
-/// Layer by layer, as kernels from 6.7 on take it. Without directories of its own it is read-only;
-/// with a label it has that one throughout.
-pub(crate) fn overlay(
-    lower: &[String],
-    own: &[(&CStr, &str)],
-    label: &str,
-) -> std::io::Result<OwnedFd> {
-    let text = |s: &str| CString::new(s).map_err(std::io::Error::other);
-    let context = raw::fs_open(c"overlay")?;
-    for layer in lower {
-        raw::fs_set(context.as_fd(), c"lowerdir+", &text(layer)?)?;
-    }
-    for (key, dir) in own {
-        raw::fs_set(context.as_fd(), key, &text(dir)?)?;
-    }
-    if !label.is_empty() {
-        raw::fs_set(context.as_fd(), c"context", &text(label)?)?;
-    }
-    raw::fs_mount(context.as_fd(), 0)
-}
-
-/// A label as a mount option: in quotes, for the commas of its categories.
-pub(crate) fn context(label: &str) -> String {
-    if label.is_empty() { String::new() } else { format!(",context=\"{label}\"") }
-}
-
 fn mount_overlay_by_options(rootfs: &v1::Rootfs, at: &str) -> Result<(), Failure> {
     let label = context(&rootfs.label);
     let options = format!(
@@ -325,11 +259,6 @@ fn mount_overlay_by_options(rootfs: &v1::Rootfs, at: &str) -> Result<(), Failure
         .at(STAGE, || {
             format!("mounting the overlay of {} layers in {}", rootfs.lower.len(), rootfs.dir)
         })
-}
-
-/// Makes a directory of the host and those above it.
-pub(crate) fn make_dirs(path: &str, mode: u32) -> std::io::Result<()> {
-    DirBuilder::new().recursive(true).mode(mode).create(path)
 }
 
 /// Refuses a root in which libcontainer would follow a link out of it: it makes devices and links below /dev by path.
@@ -351,8 +280,4 @@ pub(crate) fn refuse_links(root: &File) -> Result<(), Failure> {
         }
     }
     Ok(())
-}
-
-pub(crate) fn c_path(path: &str) -> Result<CString, Failure> {
-    CString::new(path).at(STAGE, || format!("reading the path {path:?}"))
 }

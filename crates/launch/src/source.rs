@@ -5,38 +5,40 @@
 
 use std::fs;
 use std::io::ErrorKind;
-use std::os::fd::{AsFd, BorrowedFd};
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 
 use libcontainer::oci_spec::runtime::Mount;
 
 use crate::failure::{At, Failure, Kind};
 use crate::idmap::UserNamespace;
+use crate::options::{Propagation, attributes, options, propagation};
+use crate::path;
 use crate::raw::{self, MountAttr};
-use crate::rootfs::{self, Content, Source};
+use crate::volume::Volume;
 
 const STAGE: &str = "mount";
 
-/// How later mounts travel between a source and the host.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
-pub(crate) enum Propagation {
-    Private,
-    Slave,
-    Shared,
+/// A bind source, not attached anywhere yet.
+#[derive(Debug)]
+pub(crate) struct Source {
+    pub(crate) mount: Content,
+    pub(crate) is_dir: bool,
 }
 
-/// Whether a mount of a specification has a source on the host.
-pub(crate) fn is_bind(mount: &Mount) -> bool {
-    mount.typ().as_deref() == Some("bind") || options(mount).any(|o| o == "bind" || o == "rbind")
+/// What a bind source shows.
+#[derive(Debug)]
+pub(crate) enum Content {
+    /// A clone of a mount of the host.
+    Host(OwnedFd),
+    /// An image, to be mounted when the layers are at hand.
+    Image(Volume),
 }
 
-/// What a mount's options ask for.
-pub(crate) fn propagation(mount: &Mount) -> Propagation {
-    let one = |option: &str| match option {
-        "rslave" | "slave" => Propagation::Slave,
-        "rshared" | "shared" => Propagation::Shared,
-        _ => Propagation::Private,
-    };
-    options(mount).map(one).max().unwrap_or(Propagation::Private)
+/// What is to be mounted in the container: attached nowhere yet, or only where it was made.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Ready<'a> {
+    pub(crate) mount: BorrowedFd<'a>,
+    pub(crate) is_dir: bool,
 }
 
 /// Takes a clone of a bind mount's source.
@@ -52,7 +54,7 @@ pub(crate) fn take(
     }
     let is_dir = make_missing(&path, deny_missing)?;
     let recursive = !options(mount).any(|o| o == "bind");
-    let name = rootfs::c_path(&path)?;
+    let name = path::c_path(&path)?;
     let clone = raw::clone_tree(raw::here(), &name, recursive)
         .at(STAGE, || format!("cloning the mount of {path}"))?;
     if let Some(user) = user.filter(|_| mount.uid_mappings().is_some()) {
@@ -87,21 +89,6 @@ pub(crate) fn make_read_only(source: BorrowedFd<'_>, mount: &Mount) -> Result<()
         .at(STAGE, || format!("making the mount at {} read-only", mount.destination().display()))
 }
 
-/// What a mount's options deny.
-pub(crate) fn attributes(mount: &Mount) -> u64 {
-    let one = |option: &str| match option {
-        "noexec" => raw::MOUNT_ATTR_NOEXEC,
-        "nosuid" => raw::MOUNT_ATTR_NOSUID,
-        "nodev" => raw::MOUNT_ATTR_NODEV,
-        _ => 0,
-    };
-    options(mount).map(one).fold(0, |all, one| all | one)
-}
-
-fn options(mount: &Mount) -> impl Iterator<Item = &str> {
-    mount.options().iter().flatten().map(String::as_str)
-}
-
 /// A missing source is made as a directory, as users of the other runtimes rely on. Says whether it is a directory.
 fn make_missing(path: &str, deny_missing: &[String]) -> Result<bool, Failure> {
     match fs::metadata(path) {
@@ -114,7 +101,7 @@ fn make_missing(path: &str, deny_missing: &[String]) -> Result<bool, Failure> {
                     format!("{path} does not exist on the host"),
                 ));
             }
-            rootfs::make_dirs(path, 0o755).at(STAGE, || format!("making the missing {path}"))?;
+            path::make_dirs(path, 0o755).at(STAGE, || format!("making the missing {path}"))?;
             Ok(true)
         }
         Err(e) => Err(e).at(STAGE, || format!("looking at {path}")),
@@ -126,7 +113,7 @@ fn check(path: &str, wanted: Propagation) -> Result<(), Failure> {
     if wanted == Propagation::Private {
         return Ok(());
     }
-    let place = rootfs::place(path)?;
+    let place = path::place(path)?;
     let id = raw::mount_id(place.as_fd()).at(STAGE, || format!("finding the mount of {path}"))?;
     let table = fs::read_to_string("/proc/self/mountinfo")
         .at(STAGE, || "reading the mount table".into())?;

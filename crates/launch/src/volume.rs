@@ -15,7 +15,7 @@ use wire::v1;
 
 use crate::failure::{At, Failure, Kind, chain};
 use crate::raw::{self, MountAttr};
-use crate::{rootfs, source};
+use crate::{options, overlay, path};
 
 /// Also how the kubelet tells that it was the volume: a failure's stage comes first in its message.
 pub(crate) const STAGE: &str = "ImageVolumeMountFailed";
@@ -40,7 +40,7 @@ impl Volume {
         let order = orders.iter().find(|order| order.source == source)?.clone();
         let at = mount.destination().display().to_string();
         // Whatever the specification says: an image is shared by all who use it.
-        let attributes = source::attributes(mount) | raw::MOUNT_ATTR_RDONLY;
+        let attributes = options::attributes(mount) | raw::MOUNT_ATTR_RDONLY;
         Some(Self { order, at, attributes })
     }
 
@@ -100,17 +100,17 @@ impl Volume {
         let bits = Mode::from_bits_truncate(0o755);
         mkdirat(Some(raw::shown(root)), name.as_str(), bits).at(STAGE, doing)?;
         let at = format!("/proc/self/fd/{}/{name}", raw::shown(root));
-        match rootfs::overlay(&lower, &[], label) {
+        match overlay::overlay(&lower, &[], label) {
             // A kernel before 6.7.
             Err(e) if e.raw_os_error() == Some(libc::EINVAL) => {
-                let options = format!("lowerdir={}{}", lower.join(":"), rootfs::context(label));
+                let options = format!("lowerdir={}{}", lower.join(":"), overlay::context(label));
                 let flags = MsFlags::MS_RDONLY;
                 mount(Some("overlay"), at.as_str(), Some("overlay"), flags, Some(options.as_str()))
                     .at(STAGE, doing)?;
             }
             made => {
                 let made = made.at(STAGE, doing)?;
-                raw::attach(made.as_fd(), rootfs::place(&at)?.as_fd()).at(STAGE, doing)?;
+                raw::attach(made.as_fd(), path::place(&at)?.as_fd()).at(STAGE, doing)?;
             }
         }
         // Cloned from where it is attached: older kernels clone no mount that is not.

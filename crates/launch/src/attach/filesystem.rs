@@ -6,7 +6,7 @@ use std::path::PathBuf;
 
 use libcontainer::oci_spec::runtime::{LinuxNamespaceType, Mount, Spec};
 
-use crate::{raw, source};
+use crate::{options, raw};
 
 /// What a mount's options say.
 #[derive(Debug, Default)]
@@ -32,10 +32,10 @@ pub(super) fn options(mount: &Mount) -> Option<Options<'_>> {
             "newinstance" => all.data.push(("newinstance", None)),
             // How it is anyway, or said of a source, which has it.
             "rw" => {}
-            "relatime" if !source::is_bind(mount) => {}
+            "relatime" if !options::is_bind(mount) => {}
             "bind" | "rbind" | "rro" | "private" | "rprivate" | "slave" | "rslave" | "shared"
             | "rshared"
-                if source::is_bind(mount) => {}
+                if options::is_bind(mount) => {}
             other => {
                 let (key, value) = other.split_once('=')?;
                 all.data.push((key, Some(value)));

@@ -8,8 +8,8 @@ use nix::mount::{MsFlags, mount};
 
 use super::STAGE;
 use crate::failure::{At, Failure};
+use crate::options::is_bind;
 use crate::rootfs;
-use crate::source::is_bind;
 
 /// How the pod's namespaces are named, which are descriptors of this process.
 const OWN: &str = "/proc/self/fd/";

@@ -11,8 +11,7 @@ use std::os::unix::ffi::OsStrExt;
 use std::path::Path;
 
 use crate::failure::{At, Failure};
-use crate::raw;
-use crate::rootfs;
+use crate::{path, raw};
 
 const STAGE: &str = "selinux";
 const ATTRIBUTE: &CStr = c"security.selinux";
@@ -54,7 +53,7 @@ pub(super) fn relabel(path: &str, label: &str) -> Result<(), Failure> {
         let message = format!("{path} is the host's own and is not relabelled");
         return Err(Failure::invalid(STAGE, message));
     }
-    let place = rootfs::place(&true_path.display().to_string())?;
+    let place = path::place(&true_path.display().to_string())?;
     tree(&place.into(), label).at(STAGE, doing)
 }
 
