@@ -7,7 +7,7 @@ use std::path::{Path, PathBuf};
 use libcontainer::oci_spec::OciSpecError;
 use libcontainer::oci_spec::runtime::{
     LinuxDevice, LinuxDeviceBuilder, LinuxDeviceCgroup, LinuxDeviceCgroupBuilder, LinuxDeviceType,
-    Spec,
+    Mount, MountBuilder, Spec,
 };
 use wire::v1;
 
@@ -185,4 +185,15 @@ fn rule(
     }
     let rule = LinuxDeviceCgroupBuilder::default().allow(true).typ(kind).major(major).minor(minor);
     rule.access(permissions).build().map(Some)
+}
+/// In a user namespace nobody makes a device, and runtimes bind the host's of the same name, not the one that was asked for.
+pub(crate) fn bind(device: &LinuxDevice, over: &Path) -> Result<Mount, Failure> {
+    let below = device.path().strip_prefix("/dev").unwrap_or(device.path());
+    MountBuilder::default()
+        .destination(device.path())
+        .typ("bind")
+        .source(over.join("dev").join(below))
+        .options(vec!["bind".to_owned(), "nosuid".to_owned(), "noexec".to_owned()])
+        .build()
+        .at(STAGE, || format!("describing the device {}", device.path().display()))
 }

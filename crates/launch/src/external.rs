@@ -18,9 +18,8 @@
 mod report;
 mod spec;
 
-use std::fs::{self, File};
+use std::fs;
 use std::os::fd::AsFd;
-use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 use std::process::{Command, ExitStatus};
 
@@ -35,9 +34,7 @@ use crate::idmap::UserNamespace;
 use crate::options::is_bind;
 use crate::source::Source;
 use crate::{cgroups, device, label, raw, terminal, user};
-use crate::{path, rootfs};
-
-pub(crate) use spec::bind;
+use crate::{ground, path, rootfs};
 
 const STAGE: &str = "runtime";
 const PATH: &str = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin";
@@ -45,7 +42,6 @@ const PATH: &str = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin
 const STATE: &str = "runtime";
 /// Its own mode guards what is in it.
 const PASSABLE: u32 = 0o711;
-const OTHERS_PASS: u32 = 0o001;
 
 /// Where a runtime finds things.
 struct Places {
@@ -181,27 +177,13 @@ fn stage(
     path::make_dirs(&state.display().to_string(), PASSABLE)
         .at(STAGE, || format!("making {}", state.display()))?;
     let bundle = path::private_clone(&job.bundle, false)?;
-    let over = covered(Path::new(&job.bundle))?;
+    let over = ground::covered(Path::new(&job.bundle))?;
     let root = rootfs::stage(&job.bundle, layers, sources, user)?;
     raw::attach(bundle.as_fd(), path::place("b")?.as_fd())
         .at(STAGE, || "attaching the bundle".into())?;
     raw::attach(root.as_fd(), over.1.as_fd())
         .at(STAGE, || format!("covering {}", over.0.display()))?;
     Ok(Places { bundle: over.0.join("b"), over: over.0 })
-}
-
-/// The topmost directory on the way to the bundle that others than root cannot enter, else the bundle.
-pub(crate) fn covered(bundle: &Path) -> Result<(PathBuf, File), Failure> {
-    let mut way: Vec<&Path> = bundle.ancestors().collect();
-    way.reverse();
-    for dir in way {
-        let place = path::place(&dir.display().to_string())?;
-        let meta = place.metadata().at(STAGE, || format!("looking at {}", dir.display()))?;
-        if dir == bundle || meta.permissions().mode() & OTHERS_PASS == 0 {
-            return Ok((dir.to_owned(), place));
-        }
-    }
-    Err(Failure::invalid(STAGE, "the bundle has no path"))
 }
 
 /// Runtimes join every hierarchy that they find. One without controllers limits nobody, and the daemon, which has no use for it,
@@ -213,25 +195,4 @@ fn hide_named_hierarchies() -> Result<(), Failure> {
         umount2(point, MntFlags::MNT_DETACH).at(STAGE, || format!("hiding {point}"))?;
     }
     Ok(())
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn the_staging_root_covers_the_first_directory_that_others_cannot_enter() {
-        let dir = tempfile::tempdir().unwrap();
-        let bundle = dir.path().join("state/c/id");
-        fs::create_dir_all(&bundle).unwrap();
-        let mode = |path: &Path, mode| {
-            fs::set_permissions(path, fs::Permissions::from_mode(mode)).unwrap();
-        };
-        mode(dir.path(), 0o755);
-        assert_eq!(covered(&bundle).unwrap().0, bundle);
-        mode(&dir.path().join("state/c"), 0o700);
-        assert_eq!(covered(&bundle).unwrap().0, dir.path().join("state/c"));
-        mode(&dir.path().join("state"), 0o700);
-        assert_eq!(covered(&bundle).unwrap().0, dir.path().join("state"));
-    }
 }

@@ -1,17 +1,23 @@
 //! Where the parts of the staging root are: at the root, which it is for most containers, or over a directory of the host.
 
+use std::fs::File;
+use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 
 use libcontainer::oci_spec::runtime::{Mount, Spec};
 use nix::mount::{MsFlags, mount};
 
-use crate::external::bind;
+use crate::device::bind;
 use crate::failure::{At, Failure};
 use crate::idmap::USUAL;
+use crate::path;
 use crate::rootfs::{self, BUNDLE, CARRIER, ROOTFS};
 use crate::terminal;
 
 const STAGE: &str = "device";
+/// Of what is done for the staging root itself.
+const ROOT_STAGE: &str = "rootfs";
+const OTHERS_PASS: u32 = 0o001;
 
 /// The staging root, once it is in its place.
 #[derive(Debug)]
@@ -86,4 +92,41 @@ impl Ground {
 fn is_usual(device: &Path) -> bool {
     let name = device.strip_prefix("/dev").ok();
     name.is_some_and(|name| USUAL.iter().any(|(usual, ..)| name == Path::new(usual)))
+}
+
+/// The topmost directory on the way to the bundle that others than root cannot enter, else the bundle.
+pub(crate) fn covered(bundle: &Path) -> Result<(PathBuf, File), Failure> {
+    let mut way: Vec<&Path> = bundle.ancestors().collect();
+    way.reverse();
+    for dir in way {
+        let place = path::place(&dir.display().to_string())?;
+        let meta = place.metadata().at(ROOT_STAGE, || format!("looking at {}", dir.display()))?;
+        if dir == bundle || meta.permissions().mode() & OTHERS_PASS == 0 {
+            return Ok((dir.to_owned(), place));
+        }
+    }
+    Err(Failure::invalid(ROOT_STAGE, "the bundle has no path"))
+}
+
+#[cfg(test)]
+mod tests {
+    use std::fs;
+
+    use super::*;
+
+    #[test]
+    fn the_staging_root_covers_the_first_directory_that_others_cannot_enter() {
+        let dir = tempfile::tempdir().unwrap();
+        let bundle = dir.path().join("state/c/id");
+        fs::create_dir_all(&bundle).unwrap();
+        let mode = |path: &Path, mode| {
+            fs::set_permissions(path, fs::Permissions::from_mode(mode)).unwrap();
+        };
+        mode(dir.path(), 0o755);
+        assert_eq!(covered(&bundle).unwrap().0, bundle);
+        mode(&dir.path().join("state/c"), 0o700);
+        assert_eq!(covered(&bundle).unwrap().0, dir.path().join("state/c"));
+        mode(&dir.path().join("state"), 0o700);
+        assert_eq!(covered(&bundle).unwrap().0, dir.path().join("state"));
+    }
 }

@@ -46,9 +46,9 @@ use wire::v1;
 
 use crate::cgroups::CgroupOwner;
 use crate::control::Answer;
-use crate::external;
+
 use crate::failure::{At, Failure, Kind, chain};
-use crate::ground::Ground;
+use crate::ground::{self, Ground};
 use crate::idmap::UserNamespace;
 use crate::source::Source;
 use crate::{path, raw, rootfs};
@@ -83,7 +83,7 @@ pub(crate) fn stage(
     // Not the bundle, in which config.json is.
     let above = path.parent().unwrap_or(path);
     let (over, place) = match user {
-        Some(_) => external::covered(above)?,
+        Some(_) => ground::covered(above)?,
         None => (above.to_owned(), path::place(&above.display().to_string())?),
     };
     let root = rootfs::stage(&job.bundle, layers, sources, user)?;

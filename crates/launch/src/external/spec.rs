@@ -3,10 +3,11 @@
 use std::fs::{self, File};
 use std::path::{Path, PathBuf};
 
-use libcontainer::oci_spec::runtime::{LinuxDevice, LinuxNamespace, Mount, MountBuilder, Spec};
+use libcontainer::oci_spec::runtime::{LinuxNamespace, Mount, Spec};
 use nix::mount::{MsFlags, mount};
 
 use super::STAGE;
+use crate::device;
 use crate::failure::{At, Failure};
 use crate::options::is_bind;
 use crate::rootfs;
@@ -27,7 +28,7 @@ pub(super) fn of(spec: &Spec, over: &Path, mapped: bool) -> Result<Spec, Failure
     if let Some(linux) = theirs.linux_mut() {
         if mapped {
             let devices = linux.devices().clone().unwrap_or_default();
-            let binds = devices.iter().map(|device| bind(device, over));
+            let binds = devices.iter().map(|device| device::bind(device, over));
             mounts.extend(binds.collect::<Result<Vec<_>, _>>()?);
             linux.set_devices(None);
         }
@@ -85,18 +86,6 @@ fn mounts(spec: &Spec, over: &Path) -> Vec<Mount> {
         mount
     };
     spec.mounts().iter().flatten().map(one).collect()
-}
-
-/// In a user namespace nobody makes a device, and runtimes bind the host's of the same name, not the one that was asked for.
-pub(crate) fn bind(device: &LinuxDevice, over: &Path) -> Result<Mount, Failure> {
-    let below = device.path().strip_prefix("/dev").unwrap_or(device.path());
-    MountBuilder::default()
-        .destination(device.path())
-        .typ("bind")
-        .source(over.join("dev").join(below))
-        .options(vec!["bind".to_owned(), "nosuid".to_owned(), "noexec".to_owned()])
-        .build()
-        .at(STAGE, || format!("describing the device {}", device.path().display()))
 }
 
 #[cfg(test)]
