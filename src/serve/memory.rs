@@ -1,9 +1,19 @@
 //! How much memory the daemon keeps: of threads, and of what calls have left free.
 //!
-//! Lists and streams allocate several MiB for a moment, and some small thing is always left between them. Measured on 2 cores after 50
-//! pods with two containers, their lists and some hundred exec sessions, when 1.1 MiB were in use: glibc left to itself
-//! kept 8.4 MiB, with two arenas that are trimmed each 5 s 5.5 MiB. A trim takes 0.1 to 0.4 ms. jemalloc 5.3 kept 10.3 MiB with its own
-//! defaults and 6.8 MiB with one arena and a decay of 1 s, mimalloc 2.0 kept 15 MiB.
+//! Lists and streams allocate several MiB for a moment, and some small thing is always left between them. Anonymous memory on 2 cores
+//! after 50 pods with two containers, their lists and some hundred exec sessions, when 1.1 MiB were allocated:
+//!
+//! | allocator | MiB |
+//! |---|---|
+//! | glibc 2.36 as it comes: up to eight arenas for each core | 8.7 |
+//! | glibc, one arena | 6.8 |
+//! | glibc, two arenas, trimmed each 5 s (0.1 to 0.4 ms) | 6.0 |
+//! | glibc, one arena, trimmed each 5 s | 5.0 |
+//! | jemalloc 5.3 | 11.2 |
+//! | jemalloc, one arena, a decay of 1 s | 7.0 |
+//! | mimalloc 2.0 | 15.5 |
+//!
+//! Two, so that threads need not wait for each other's large blocks.
 
 use std::num::NonZero;
 use std::thread::available_parallelism;
