@@ -33,6 +33,8 @@ pub(crate) struct Node {
     netns: Option<String>,
     /// The runtime handler of its pods, when it is not the default one.
     handler: Option<String>,
+    /// Whether the parent of its pods' cgroups must be a slice, as the systemd driver has it.
+    slices: bool,
     _turn: Option<MutexGuard<'static, ()>>,
 }
 
@@ -90,10 +92,12 @@ impl Node {
             made: Cell::new(0),
             netns,
             handler,
+            slices: false,
             _turn: turn,
         };
         write(&node.path("config.toml"), &node.config(&network(node.dir.path())));
         node.serve();
+        node.slices = node.crictl(&["runtime-config"]).contains("SYSTEMD");
         node.compare_with_now();
         node
     }
@@ -353,7 +357,8 @@ impl Node {
     pub(crate) fn cgroup(&self) -> String {
         let run = told("FERROPOD_RUN");
         let name = |path: &Path| path.file_name().expect("a name").to_string_lossy().into_owned();
-        format!("/{}{}", name(Path::new(&run)), name(self.dir.path()))
+        let name = format!("{}{}", name(Path::new(&run)), name(self.dir.path()));
+        if self.slices { slice(&name) } else { format!("/{name}") }
     }
 
     fn next(&self) -> u32 {
@@ -380,6 +385,12 @@ impl Drop for Node {
         }
         machine::drop_cgroups(&self.cgroup());
     }
+}
+
+/// As a kubelet names one: `a-b.slice` lies in `a.slice`.
+fn slice(name: &str) -> String {
+    let above = name.match_indices('-').filter_map(|(at, _)| name.get(..at));
+    above.chain([name]).flat_map(|stem| ["/", stem, ".slice"]).collect()
 }
 
 fn handler_section(name: &str) -> String {
