@@ -17,8 +17,8 @@ pub(crate) const BUSYBOX: &str = "registry.k8s.io/e2e-test-images/busybox:1.29-2
 /// A registry that asks who one is, where a test starts one.
 pub(crate) const GUARDED: &str = "127.0.0.1:5001";
 const NATIVE: &str = "mode = \"native\"";
-/// For what the node does by itself, without a call that waits for it.
-const PATIENCE: Duration = Duration::from_secs(20);
+/// In seconds, for what the node does by itself, without a call that waits for it.
+const PATIENCE: u64 = 20;
 
 static TURN: Mutex<()> = Mutex::new(());
 
@@ -313,7 +313,7 @@ impl Node {
     }
 
     pub(crate) fn left_nothing(&self) {
-        let end = Instant::now() + PATIENCE;
+        let end = Instant::now() + at_most(PATIENCE);
         while self.traces() != self.before && Instant::now() < end {
             std::thread::sleep(Duration::from_millis(50));
         }
@@ -323,7 +323,7 @@ impl Node {
     /// Less than before is well: a pod's network may still have been coming up then.
     pub(crate) fn left_nothing_but(&self, before: &BTreeSet<String>) {
         let more = || self.traces().difference(before).cloned().collect::<Vec<_>>();
-        let end = Instant::now() + PATIENCE;
+        let end = Instant::now() + at_most(PATIENCE);
         while !more().is_empty() && Instant::now() < end {
             std::thread::sleep(Duration::from_millis(50));
         }
@@ -346,6 +346,11 @@ impl Node {
 
     pub(crate) fn path(&self, name: &str) -> PathBuf {
         self.dir.path().join(name)
+    }
+
+    /// For what a file system of memory cannot do on every kernel.
+    pub(crate) fn on_disk(&self, name: &str) -> PathBuf {
+        self.root.path().join(name)
     }
 
     /// The daemon's directory on disk.
@@ -397,9 +402,16 @@ fn handler_section(name: &str) -> String {
     format!("[runtime.handlers.{name}]\npath = {:?}\n", told("RUNC"))
 }
 
+/// The bound of what takes so many seconds at most on a machine of its own, and longer where all is slow.
+pub(crate) fn at_most(seconds: u64) -> Duration {
+    let slowness =
+        std::env::var("FERROPOD_SLOWNESS").map_or(1, |text| text.parse().expect("times"));
+    Duration::from_secs(seconds * slowness)
+}
+
 /// Polls until it holds.
 pub(crate) fn eventually(what: &str, mut holds: impl FnMut() -> bool) {
-    let end = Instant::now() + PATIENCE;
+    let end = Instant::now() + at_most(PATIENCE);
     while !holds() {
         assert!(Instant::now() < end, "waited in vain until {what}");
         std::thread::sleep(Duration::from_millis(50));
