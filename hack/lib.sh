@@ -140,13 +140,15 @@ outside_runtime() {
 # own_netns NAME PREPARE "$@": calls PREPARE while there is a way to the package registries, then runs the calling script
 # again inside a new network namespace, with nothing in it but loopback, in the mount namespace of the caller (not `ip
 # netns exec`, which hides the cgroups). Sets `netns`, and `run`, a directory on /run; both vanish when the script ends,
-# and so do those that killed runs left.
+# and so do those that killed runs left. With FERROPOD_READY set, as hack/vm does, all is there already.
 own_netns() {
   local name=$1 prepare=$2
   shift 2
   if [ -z "${FERROPOD_NETNS:-}" ]; then
-    need_basics
-    "$prepare" "$@"
+    if [ -z "${FERROPOD_READY:-}" ]; then
+      need_basics
+      "$prepare" "$@"
+    fi
     sweep_dead_runs
     netns=fp-$name-$$
     ip netns add "$netns"

@@ -2,10 +2,11 @@
 //! seccomp profile refuses is in `hostile`.
 
 use std::fs;
+use std::path::{Path, PathBuf};
 
 use serde_json::{Value, json};
 
-use crate::node::{Node, eventually, text, write};
+use crate::node::{Node, eventually, text, tool, write};
 
 const SLEEP: &str = "while :; do sleep 0.1; done";
 const CURRENT: &str = "cat /proc/self/attr/current 2>/dev/null || echo none";
@@ -74,6 +75,73 @@ fn the_default_profile_holds_all_but_those_who_are_to_have_none() {
         assert_eq!((&default, &unset), (&unconfined, &unconfined));
     }
     assert_eq!(privileged, unconfined);
+    node.end_clean();
+}
+
+#[test]
+fn a_profile_holds_whoever_has_the_capability_for_what_it_denies() {
+    if !has_apparmor() || has_selinux() {
+        return;
+    }
+    let node = Node::with_busybox();
+    let pod = node.run_pod(&Value::Null);
+    let mounts = |apparmor: &Value| {
+        let context = json!({"apparmor": apparmor, "seccomp": {"profile_type": 1},
+            "capabilities": {"add_capabilities": ["SYS_ADMIN"]}});
+        let id = node.run(&pod, SLEEP, &secured(&context));
+        node.try_crictl(&["exec", "-s", &id, "mount", "-t", "tmpfs", "x", "/home"]).status.success()
+    };
+    assert!(mounts(&json!({"profile_type": 1})), "what is tested is denied by something else");
+    assert!(!mounts(&json!({"profile_type": 0})), "the default profile denies no mount");
+    node.end_clean();
+}
+
+/// A profile of the node's own, loaded until the test ends.
+struct Loaded {
+    file: PathBuf,
+}
+
+impl Loaded {
+    fn new(node: &Node, rules: &str) -> Self {
+        let file = node.path("profile");
+        let flags = "attach_disconnected,mediate_deleted";
+        write(&file, &format!("profile {MINE} flags=({flags}) {{\n{rules}\n}}\n"));
+        parse(&file, "--replace");
+        Self { file }
+    }
+}
+
+impl Drop for Loaded {
+    fn drop(&mut self) {
+        parse(&self.file, "--remove");
+    }
+}
+
+fn parse(file: &Path, what: &str) {
+    let status = tool("apparmor_parser").args(["--skip-cache", what]).arg(file).status();
+    assert!(status.expect("apparmor_parser runs").success(), "{what}");
+}
+
+#[test]
+fn a_profile_of_the_nodes_own_holds_the_process_and_its_commands_also_later() {
+    if !has_apparmor() || has_selinux() {
+        return;
+    }
+    let mut node = Node::with_busybox();
+    let loaded = Loaded::new(&node, "file, signal, network, capability, deny /tmp/denied w,");
+    let held = format!("{MINE} (enforce)");
+    let asked = json!({"apparmor": {"profile_type": 2, "localhost_ref": MINE}});
+    assert_eq!(profiles(&node, &asked), (held.clone(), held.clone()));
+    let pod = node.run_pod(&Value::Null);
+    let old = json!({"apparmor_profile": format!("localhost/{MINE}")});
+    let id = node.run(&pod, SLEEP, &secured(&old));
+    node.kill_daemon();
+    node.serve();
+    let script = format!("touch /tmp/allowed; touch /tmp/denied 2>/dev/null; ls /tmp; {CURRENT}");
+    let said = node.crictl(&["exec", "-s", &id, "sh", "-c", &script]);
+    assert_eq!(said.trim_end_matches('\0'), format!("allowed\n{held}"));
+    node.crictl(&["rmp", "--all", "--force"]);
+    drop(loaded);
     node.end_clean();
 }
 

@@ -34,6 +34,14 @@ pub(crate) fn pin(pod: &str) -> Option<String> {
     Path::new(&path).exists().then(|| format!("netns {path}"))
 }
 
+/// Whether a volume in memory can have the ids of a pod: since Linux 6.3.
+pub(crate) fn tmpfs_takes_ids() -> bool {
+    let release = std::fs::read_to_string("/proc/sys/kernel/osrelease").expect("a release");
+    let mut numbers =
+        release.split(['.', '-']).map_while(|number| number.trim().parse::<u32>().ok());
+    (numbers.next(), numbers.next()) >= (Some(6), Some(3))
+}
+
 /// Processor time of a container by the kernel's own file, in nanoseconds: that of v1 where it is mounted.
 pub(crate) fn cpu_nanos(container: &str) -> u64 {
     if let Some(nanos) = counted(container, "cpuacct.usage") {

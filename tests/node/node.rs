@@ -17,8 +17,8 @@ pub(crate) const BUSYBOX: &str = "registry.k8s.io/e2e-test-images/busybox:1.29-2
 /// A registry that asks who one is, where a test starts one.
 pub(crate) const GUARDED: &str = "127.0.0.1:5001";
 const NATIVE: &str = "mode = \"native\"";
-/// For what the node does by itself, without a call that waits for it.
-const PATIENCE: Duration = Duration::from_secs(20);
+/// In seconds, for what the node does by itself, without a call that waits for it.
+const PATIENCE: u64 = 20;
 
 static TURN: Mutex<()> = Mutex::new(());
 
@@ -33,6 +33,8 @@ pub(crate) struct Node {
     netns: Option<String>,
     /// The runtime handler of its pods, when it is not the default one.
     handler: Option<String>,
+    /// Whether the parent of its pods' cgroups must be a slice, as the systemd driver has it.
+    slices: bool,
     _turn: Option<MutexGuard<'static, ()>>,
 }
 
@@ -90,10 +92,12 @@ impl Node {
             made: Cell::new(0),
             netns,
             handler,
+            slices: false,
             _turn: turn,
         };
         write(&node.path("config.toml"), &node.config(&network(node.dir.path())));
         node.serve();
+        node.slices = node.crictl(&["runtime-config"]).contains("SYSTEMD");
         node.compare_with_now();
         node
     }
@@ -309,7 +313,7 @@ impl Node {
     }
 
     pub(crate) fn left_nothing(&self) {
-        let end = Instant::now() + PATIENCE;
+        let end = Instant::now() + at_most(PATIENCE);
         while self.traces() != self.before && Instant::now() < end {
             std::thread::sleep(Duration::from_millis(50));
         }
@@ -319,7 +323,7 @@ impl Node {
     /// Less than before is well: a pod's network may still have been coming up then.
     pub(crate) fn left_nothing_but(&self, before: &BTreeSet<String>) {
         let more = || self.traces().difference(before).cloned().collect::<Vec<_>>();
-        let end = Instant::now() + PATIENCE;
+        let end = Instant::now() + at_most(PATIENCE);
         while !more().is_empty() && Instant::now() < end {
             std::thread::sleep(Duration::from_millis(50));
         }
@@ -344,6 +348,11 @@ impl Node {
         self.dir.path().join(name)
     }
 
+    /// For what a file system of memory cannot do on every kernel.
+    pub(crate) fn on_disk(&self, name: &str) -> PathBuf {
+        self.root.path().join(name)
+    }
+
     /// The daemon's directory on disk.
     pub(crate) fn root(&self) -> PathBuf {
         self.root.path().join("root")
@@ -353,7 +362,8 @@ impl Node {
     pub(crate) fn cgroup(&self) -> String {
         let run = told("FERROPOD_RUN");
         let name = |path: &Path| path.file_name().expect("a name").to_string_lossy().into_owned();
-        format!("/{}{}", name(Path::new(&run)), name(self.dir.path()))
+        let name = format!("{}{}", name(Path::new(&run)), name(self.dir.path()));
+        if self.slices { slice(&name) } else { format!("/{name}") }
     }
 
     fn next(&self) -> u32 {
@@ -382,13 +392,26 @@ impl Drop for Node {
     }
 }
 
+/// As a kubelet names one: `a-b.slice` lies in `a.slice`.
+fn slice(name: &str) -> String {
+    let above = name.match_indices('-').filter_map(|(at, _)| name.get(..at));
+    above.chain([name]).flat_map(|stem| ["/", stem, ".slice"]).collect()
+}
+
 fn handler_section(name: &str) -> String {
     format!("[runtime.handlers.{name}]\npath = {:?}\n", told("RUNC"))
 }
 
+/// The bound of what takes so many seconds at most on a machine of its own, and longer where all is slow.
+pub(crate) fn at_most(seconds: u64) -> Duration {
+    let slowness =
+        std::env::var("FERROPOD_SLOWNESS").map_or(1, |text| text.parse().expect("times"));
+    Duration::from_secs(seconds * slowness)
+}
+
 /// Polls until it holds.
 pub(crate) fn eventually(what: &str, mut holds: impl FnMut() -> bool) {
-    let end = Instant::now() + PATIENCE;
+    let end = Instant::now() + at_most(PATIENCE);
     while !holds() {
         assert!(Instant::now() < end, "waited in vain until {what}");
         std::thread::sleep(Duration::from_millis(50));

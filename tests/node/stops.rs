@@ -5,7 +5,7 @@ use std::time::{Duration, Instant};
 use serde_json::json;
 
 use crate::machine;
-use crate::node::{Node, eventually};
+use crate::node::{Node, at_most, eventually};
 
 /// A main process and its children, one in a session of its own, one whose parent is gone; none ends when asked.
 const STUBBORN: &str = "trap '' TERM
@@ -42,7 +42,7 @@ pub(crate) fn stubborn(node: Node, pid_mode: u32) {
     let took = begun.elapsed();
     assert_eq!(machine::processes(&id).count(), 0);
     assert!(took >= Duration::from_secs(2), "its grace was cut to {took:?}");
-    assert!(took < Duration::from_secs(6), "it took {took:?}");
+    assert!(took < at_most(6), "it took {took:?}");
     assert_eq!(node.exit(&id).0, 137);
     assert_eq!(node.status(&other)["state"], "CONTAINER_RUNNING");
     node.end_clean();

@@ -8,14 +8,12 @@ use std::time::{Duration, Instant};
 use serde_json::{Value, json};
 
 use crate::machine;
-use crate::node::{Node, Pod, eventually, tool};
+use crate::node::{Node, Pod, at_most, eventually, tool};
 use crate::pods::{SERVE, get};
 
 pub(crate) const SPDY: &[&str] = &[];
 pub(crate) const WEBSOCKET: &[&str] = &["--transport", "websocket"];
 const LOOP: &str = "while :; do sleep 0.1; done";
-/// What a client's end may take to reach what it started.
-const AT_ONCE: Duration = Duration::from_secs(1);
 
 /// A client that still runs. It is killed when it is not needed any more.
 pub(crate) struct Client {
@@ -212,7 +210,7 @@ fn a_client_that_is_killed_takes_its_command_along() {
         drop(client);
         let gone = Instant::now();
         eventually("it is gone", || !sleeping(&id, "997") && !sleeping(&id, "998"));
-        assert!(gone.elapsed() < AT_ONCE, "{:?}", gone.elapsed());
+        assert!(gone.elapsed() < at_most(1), "{:?}", gone.elapsed());
     }
     node.end_clean();
 }
@@ -232,12 +230,12 @@ fn a_client_that_is_killed_behind_input_that_nobody_reads_is_noticed() {
             let words = vec![b'x'; 1 << 16];
             while stdin.write_all(&words).is_ok() && tell.send(()).is_ok() {}
         });
-        while told.recv_timeout(AT_ONCE).is_ok() {}
+        while told.recv_timeout(at_most(1)).is_ok() {}
         assert!(sleeping(&id, "996"));
         drop(client);
         let gone = Instant::now();
         eventually("it is gone", || !sleeping(&id, "996"));
-        assert!(gone.elapsed() < 2 * AT_ONCE, "{:?}", gone.elapsed());
+        assert!(gone.elapsed() < at_most(2), "{:?}", gone.elapsed());
         feed.join().expect("the feeder ends");
     }
     node.end_clean();

@@ -6,7 +6,8 @@ use std::path::Path;
 
 use serde_json::{Value, json};
 
-use crate::node::{Node, Pod, eventually, write};
+use crate::machine;
+use crate::node::{Node, Pod, eventually, text, write};
 use crate::pods::{SERVE, get};
 use crate::streams::{SPDY, forward};
 
@@ -103,22 +104,40 @@ fn a_volume_with_the_pods_ids_has_the_owners_of_the_disk() {
 }
 
 pub(crate) fn volumes_have_the_owners_of_the_disk(node: Node) {
-    let dir = node.path("volume");
-    fs::create_dir(&dir).expect("a directory");
+    let pod = run_pod(&node);
+    let (disk, memory) = (node.on_disk("volume"), node.path("volume"));
+    owners_are_those_of(&node, &pod, &disk);
+    if machine::tmpfs_takes_ids() {
+        owners_are_those_of(&node, &pod, &memory);
+    } else {
+        fs::create_dir(&memory).expect("a directory");
+        let said = node.create_refused(&pod, &with_volume(&memory, &mapping()));
+        assert!(said.contains(text(&memory)) && said.contains("tmpfs"), "{said}");
+    }
+    let other = json!([{"container_id": 0, "host_id": 1, "length": COUNT}]);
+    let said = node.create_refused(&pod, &with_volume(&disk, &other));
+    assert!(said.contains("InvalidArgument") && said.contains("mounts[0].uidMappings"), "{said}");
+    let said = node.create_refused(&pod, &with_volume(Path::new("/proc/sys"), &mapping()));
+    assert!(said.contains("volume /proc/sys ") && said.contains("proc"), "{said}");
+    node.end_clean();
+}
+
+fn with_volume(host: &Path, uids: &Value) -> Value {
+    let mut request = user_namespace(&Value::Null);
+    let mount = json!({
+        "container_path": "/v", "host_path": host, "uidMappings": uids, "gidMappings": mapping()
+    });
+    request["mounts"] = json!([mount]);
+    request
+}
+
+fn owners_are_those_of(node: &Node, pod: &Pod, dir: &Path) {
+    fs::create_dir(dir).expect("a directory");
     write(&dir.join("web"), "");
     chown(dir.join("web"), Some(33), Some(33)).expect("an owner");
     write(&dir.join("far"), "");
     chown(dir.join("far"), Some(COUNT), Some(COUNT)).expect("an owner");
-    let pod = run_pod(&node);
-    let with = |host: &Path, uids: Value| {
-        let mut request = user_namespace(&Value::Null);
-        let mount = json!({
-            "container_path": "/v", "host_path": host, "uidMappings": uids, "gidMappings": mapping()
-        });
-        request["mounts"] = json!([mount]);
-        request
-    };
-    let id = node.run(&pod, SLEEP, &with(&dir, mapping()));
+    let id = node.run(pod, SLEEP, &with_volume(dir, &mapping()));
     let script =
         "stat -c %u /v/web /v/far; touch /v/mine; (echo x > /v/far) 2>/dev/null || echo no";
     let said = node.crictl(&["exec", "-s", &id, "sh", "-c", script]);
@@ -126,12 +145,6 @@ pub(crate) fn volumes_have_the_owners_of_the_disk(node: Node) {
     assert_eq!(fs::metadata(dir.join("mine")).expect("the file").uid(), 0);
     let mounts = node.status(&id)["mounts"].take();
     assert_eq!(mounts[0]["uidMappings"][0]["hostId"], FIRST, "{mounts}");
-    let other = json!([{"container_id": 0, "host_id": 1, "length": COUNT}]);
-    let said = node.create_refused(&pod, &with(&dir, other));
-    assert!(said.contains("InvalidArgument") && said.contains("mounts[0].uidMappings"), "{said}");
-    let said = node.create_refused(&pod, &with(Path::new("/proc/sys"), mapping()));
-    assert!(said.contains("volume /proc/sys ") && said.contains("proc"), "{said}");
-    node.end_clean();
 }
 
 #[test]
@@ -158,7 +171,7 @@ fn a_user_namespace_that_cannot_be_is_refused_by_the_name_of_the_field() {
         json!({"userns_options": {"mode": 0, "uids": mapping()}}),
     ] {
         let request = node.pod_request(&user_namespace(&extra));
-        let said = node.refused(&["runp", crate::node::text(&request)]);
+        let said = node.refused(&["runp", text(&request)]);
         assert!(said.contains("InvalidArgument") && said.contains("userns_options"), "{said}");
     }
     let pod = run_pod(&node);

@@ -1,12 +1,12 @@
 //! More than anybody should ask for: output without end, children that stay, memory of a whole pod.
 
-use std::time::{Duration, Instant};
+use std::time::Instant;
 
 use serde_json::Value;
 
 use super::scene::{SLEEP, Scene};
 use super::{daemon, peak};
-use crate::node::write;
+use crate::node::{at_most, write};
 
 /// Guard: src/assemble/exec.rs: `keep`. Without it the daemon holds all of it.
 #[test]
@@ -47,7 +47,7 @@ fn a_command_whose_child_keeps_its_output_ends_and_leaves_no_descriptor() {
     for _ in 0..20 {
         assert_eq!(scene.exec(&id, "sleep 1000 & echo begun"), "begun");
     }
-    assert!(begun.elapsed() < Duration::from_secs(10), "it took {:?}", begun.elapsed());
+    assert!(begun.elapsed() < at_most(10), "it took {:?}", begun.elapsed());
     crate::node::eventually("the descriptors are closed", || open() <= before + 2);
     scene.end();
 }

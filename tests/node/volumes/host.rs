@@ -113,7 +113,8 @@ fn options_deny_what_they_say_also_in_what_is_mounted_below() {
 #[test]
 fn options_hold_in_a_pod_with_a_user_namespace_and_on_a_read_only_mount() {
     let node = Node::with_busybox();
-    let host = dir(&node, "volume");
+    let host = node.on_disk("volume");
+    std::fs::create_dir(&host).expect("a directory");
     let request = user_namespace(&Value::Null);
     let pod = node.run_pod(&request);
     let ids = vec![cri::IdMapping { host_id: 655_360, container_id: 0, length: 65_536 }];

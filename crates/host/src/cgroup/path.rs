@@ -18,8 +18,16 @@ pub struct CgroupPath(String);
 
 /// A path that no cgroup of ours can have.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
-#[error("{0:?} is not an absolute cgroup path without . and ..")]
-pub struct CgroupPathError(String);
+pub enum CgroupPathError {
+    /// It climbs, or is nowhere.
+    #[error("{0:?} is not an absolute cgroup path without . and ..")]
+    Path(String),
+    /// A parent for the other driver.
+    #[error(
+        "{0:?} is not a slice, which the parent of a pod is with the systemd driver: kubelet and runtime need the same driver"
+    )]
+    NoSlice(String),
+}
 
 impl CgroupPathError {
     /// What kind of failure this is.
@@ -82,7 +90,7 @@ impl TryFrom<String> for CgroupPath {
             Some(names) if absolute && !names.is_empty() && !dotted(&text) => {
                 Ok(Self(format!("/{}", names.join("/"))))
             }
-            _ => Err(CgroupPathError(text)),
+            _ => Err(CgroupPathError::Path(text)),
         }
     }
 }
@@ -121,7 +129,7 @@ impl PodCgroup {
                 Self::below(&expand_slice(slice), &scope)
             }
             _ if parent.is_empty() => Self::below("/ferropod.slice", &scope),
-            _ => Err(CgroupPathError(parent.to_owned())),
+            _ => Err(CgroupPathError::NoSlice(parent.to_owned())),
         }
     }
 
@@ -151,7 +159,7 @@ impl TryFrom<CgroupPath> for PodCgroup {
     type Error = CgroupPathError;
     fn try_from(path: CgroupPath) -> Result<Self, CgroupPathError> {
         let pod = Self(path);
-        if pod.sandbox().is_some() { Ok(pod) } else { Err(CgroupPathError(pod.0.0)) }
+        if pod.sandbox().is_some() { Ok(pod) } else { Err(CgroupPathError::Path(pod.0.0)) }
     }
 }
 
@@ -211,7 +219,8 @@ mod tests {
         let parents = "/kubepods.slice/kubepods-burstable.slice/kubepods-burstable-pod1.slice";
         assert_eq!(pod.as_str(), format!("{parents}/ferropod-{}.scope", id()));
         assert_eq!(pod.sandbox(), Some(id()));
-        PodCgroup::systemd("/kubepods", &id()).unwrap_err();
+        let said = PodCgroup::systemd("/kubepods", &id()).unwrap_err().to_string();
+        assert!(said.contains("/kubepods") && said.contains("is not a slice"), "{said}");
     }
 
     #[test]
