@@ -323,11 +323,12 @@ impl Node {
     /// Less than before is well: a pod's network may still have been coming up then.
     pub(crate) fn left_nothing_but(&self, before: &BTreeSet<String>) {
         let more = || self.traces().difference(before).cloned().collect::<Vec<_>>();
-        let end = Instant::now() + at_most(PATIENCE);
-        while !more().is_empty() && Instant::now() < end {
+        let (mut left, end) = (more(), Instant::now() + at_most(PATIENCE));
+        while !left.is_empty() && Instant::now() < end {
             std::thread::sleep(Duration::from_millis(50));
+            left = more();
         }
-        assert_eq!(more(), Vec::<String>::new(), "of what began after that");
+        assert_eq!(left, Vec::<String>::new(), "of what began after that");
     }
 
     /// What is there now is no leak.
