@@ -230,12 +230,13 @@ fn user(user: &pod::User) -> cri::ContainerUser {
 fn mounts(container: &Container) -> Vec<cri::Mount> {
     let one = |(index, volume): (usize, &Mount)| {
         let found = container.volumes.iter().find(|found| found.mount == index);
-        mount(volume, found.map(|found| found.reference.clone()).unwrap_or_default())
+        mount(volume, found.map(|found| found.id.to_string()).unwrap_or_default())
     };
     container.config.mounts.iter().enumerate().map(one).collect()
 }
 
-/// `image_ref` is what the image of a volume was found to be.
+/// `image_ref` is the image that a volume shows, by its id: a kubelet without this field asks `ImageStatus` for the same, and critest
+/// compares it with `PullImageResponse.image_ref`. (The interface's own words would also allow a repository digest.)
 fn mount(mount: &Mount, image_ref: String) -> cri::Mount {
     let propagation = match mount.propagation {
         Propagation::Private => cri::MountPropagation::PropagationPrivate,

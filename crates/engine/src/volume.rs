@@ -39,10 +39,7 @@ pub(crate) fn pin(
             let message = format!("{FAILED}: config.mounts[{mount}].image: {}", fault.message);
             Fault::new(fault.kind, message)
         });
-        Some(pinned.map(|pinned| {
-            let (id, reference) = (pinned.id.clone(), pinned.reference.clone());
-            (VolumeImage { mount, id, reference }, pinned)
-        }))
+        Some(pinned.map(|pinned| (VolumeImage { mount, id: pinned.id.clone() }, pinned)))
     };
     let pinned: Result<Vec<_>, Fault> = config.mounts.iter().enumerate().filter_map(one).collect();
     Ok(pinned?.into_iter().unzip())

@@ -54,8 +54,6 @@ pub struct VolumeImage {
     pub mount: usize,
     /// The image.
     pub id: ImageId,
-    /// The repository digest (or the id) of that image, as it was named.
-    pub reference: String,
 }
 
 /// The ids a container's process runs with.
