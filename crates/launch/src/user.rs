@@ -91,12 +91,13 @@ impl Files {
             (None, Some(group)) => self.group_by_text(group)?,
             (None, None) => account.gid,
         };
+        // In the order that Kubernetes' own tests ask for.
         let mut groups = vec![gid];
-        for group in &wanted.groups {
-            groups.push(checked(*group, "group")?);
-        }
         if !wanted.strict_groups {
             groups.extend(self.groups_of(account.name));
+        }
+        for group in &wanted.groups {
+            groups.push(checked(*group, "group")?);
         }
         Ok(Resolved {
             uid: account.uid,
@@ -262,7 +263,7 @@ mod tests {
             groups: vec![1, 50],
             ..Default::default()
         };
-        assert_eq!(ids(&by_name), (33, 9, vec![9, 1, 50]));
+        assert_eq!(ids(&by_name), (33, 9, vec![9, 50, 1]));
         let name = v1::User { name: "33".into(), ..Default::default() };
         assert!(refusal(&name).contains("\"33\""), "a name is not a number");
     }
