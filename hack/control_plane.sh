@@ -1,6 +1,7 @@
 # Sourced by hack/kubelet: a control plane of a store and an API server, and what kubectl's users do with a pod that has no shell.
 
-# start_control_plane: sets `kubeconfig`. Whoever has the token may do everything; no scheduler and no controllers run.
+# start_control_plane FLAG...: sets `kubeconfig`. Whoever has the token may do everything; no scheduler and no controllers run. The
+# flags are further ones of the API server.
 start_control_plane() {
   local home=$run/control-plane
   mkdir -p "$home"
@@ -19,12 +20,11 @@ start_control_plane() {
   "$(tool etcd)" --unsafe-no-fsync --data-dir "$home/etcd" --listen-client-urls http://127.0.0.1:2379 \
     --advertise-client-urls http://127.0.0.1:2379 --listen-peer-urls http://127.0.0.1:2380 >"$logs/etcd.log" 2>&1 &
   at_exit stop_pid $!
-  # A bare pod without an account needs no controllers.
   "$(tool kube-apiserver)" --etcd-servers http://127.0.0.1:2379 --bind-address 127.0.0.1 --advertise-address 10.99.0.1 \
     --service-cluster-ip-range 10.96.0.0/16 --service-account-issuer https://here --cert-dir "$home/certs" \
     --service-account-key-file "$home/sa.pub" --service-account-signing-key-file "$home/sa.key" \
     --token-auth-file "$home/tokens.csv" --authorization-mode AlwaysAllow --allow-privileged \
-    --disable-admission-plugins ServiceAccount --kubelet-preferred-address-types InternalIP >"$logs/apiserver.log" 2>&1 &
+    --kubelet-preferred-address-types InternalIP "$@" >"$logs/apiserver.log" 2>&1 &
   at_exit stop_pid $!
   wait_until 60 k get namespace default || die "the API server did not start: see $logs/apiserver.log"
 }

@@ -246,9 +246,9 @@ need_ferropod() {
   "$repo/hack/images/build" >/dev/null
 }
 
-# serve_ferropod LOG: the test images on a registry and the daemon that pulls from it.
+# serve_ferropod LOG [--e2e]: the test images on a registry and the daemon that pulls from it.
 serve_ferropod() {
-  start_registry "$("$repo/hack/images/build")" readonly
+  start_registry "$("$repo/hack/images/build" "${@:2}")" readonly
   write_config
   : >"$1"
   start_ferropod "$1"

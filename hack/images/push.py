@@ -1,4 +1,4 @@
-"""Makes the test images from directory trees and pushes them to a registry: push.py REGISTRY ROOTS [--big].
+"""Makes the test images from directory trees and pushes them to a registry: push.py REGISTRY ROOTS [--big|--e2e].
 
 Each tree under ROOTS is one layer. Everything is reproducible: times are fixed and entries sorted, so that digests
 stay the same until a tree changes.
@@ -228,6 +228,23 @@ def big():
         yield "bench/big", [compression], Image(layers, config, OCI, 1, compression)
 
 
+AGNHOST = {"Env": PATH, "Entrypoint": ["/agnhost"], "Cmd": ["pause"], "ExposedPorts": {"80/tcp": {}}}
+
+
+def kubernetes():
+    """What Kubernetes' end-to-end tests of a node ask for beyond these, by the versions of 1.36. Two tags that have to be
+    two images differ by a mark."""
+    for version in ("2.55", "2.63.0"):
+        yield "agnhost", [version], Image(["debian", "agnhost"], AGNHOST)
+    yield "glibc-dns-testing", ["2.0.0"], Image(["debian"], SHELL)
+    yield "kitten", ["1.8"], Image(["busybox", "kitten"], SHELL)
+    yield "busybox", ["1.37.0-1"], Image(["busybox"], SHELL)
+    yield "nginx", ["1.15-4"], Image(["busybox", "nginx"], NGINX | {"StopSignal": "SIGTERM"})
+    yield "nginx", ["1.27-0"], Image(["busybox", "nginx", "mark-1"], NGINX | {"StopSignal": "SIGTERM"})
+    yield "nonewprivs", ["1.4"], Image(["busybox", "nonewprivs"], {"Env": PATH, "Entrypoint": ["/nnp"]})
+    yield "nonroot", ["1.5"], Image(["busybox", "mark-2"], {"Env": PATH, "Cmd": ["id"], "User": "1234"})
+
+
 def images(size):
     for name, tags, image in e2e():
         yield "e2e-test-images/" + name, tags, image
@@ -241,6 +258,10 @@ def images(size):
     yield "zstd/busybox", ["1"], Image(["busybox", "mark-1"], SHELL, OCI, 1, "zstd")
     if size == "--big":
         yield from big()
+    if size == "--e2e":
+        for name, tags, image in kubernetes():
+            yield "e2e-test-images/" + name, tags, image._replace(platforms=1)
+        yield "pause", ["3.10.2"], Image(["pause"], PAUSE, OCI, 1)
 
 
 def main():

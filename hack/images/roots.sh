@@ -119,6 +119,24 @@ big_roots() {
   unpack big-7 vim-runtime tzdata
 }
 
+# A Debian with what the tests call, and agnhost, which is most of them: servers, and programs that look at their surroundings.
+# A user and a group are asked for by name.
+agnhost_root() {
+  local root=$roots/agnhost
+  need_packages mmdebstrap
+  TMPDIR=$work mmdebstrap --quiet --mode=root --variant=minbase --include=curl,dnsutils,iproute2,net-tools,netcat-openbsd,procps \
+    bookworm "$roots/debian" >&2
+  rm -rf "$roots"/debian/{dev/*,var/{lib/apt,cache}/*,usr/share/{doc,info,locale,man}}
+  mkdir -p "$root"/{etc,uploads} "$roots/kitten/etc"
+  echo '{"image": "kitten.jpg"}' >"$roots/kitten/data.json"
+  echo 'NAME="Alpine Linux"' >"$roots/kitten/etc/os-release" # what a test looks for
+  install -m755 "$(tool agnhost)" "$root/agnhost"
+  ln -s agnhost "$root/agnhost-2"
+  cp "$roots"/debian/etc/{passwd,group} "$root/etc/"
+  echo 'user-defined-in-image:x:1000:1000::/:/bin/sh' >>"$root/etc/passwd"
+  printf '%s\n' 'user-defined-in-image:x:1000:' 'group-defined-in-image:x:50000:user-defined-in-image' >>"$root/etc/group"
+}
+
 slim() {
   local root=$roots/$1
   rm -rf "$root"/usr/share/{doc,man,lintian,vim} "$root/usr/lib/x86_64-linux-gnu/gconv" \
