@@ -33,14 +33,14 @@ e2e_told() {
 
 # e2e_checks FOCUS: runs the tests, ten at a time, for they mostly wait, and counts them. Those that skip themselves say why.
 e2e_checks() {
-  local pattern reason skips=()
-  while IFS='|' read -r pattern reason; do
-    skips+=(-skip "${pattern% }")
-    echo "not run: ${pattern% }, because${reason}"
+  local line skips=()
+  while read -r line; do
+    skips+=(-skip "${line%% | *}")
+    echo "not run: ${line%% | *}: ${line#* | }"
   done < <(sed -E '/^(#|$)/d' "$repo/hack/e2e.exceptions")
   wait_until 60 k wait --for condition=Ready node/node1 --timeout 1s || die "the node did not become ready"
   "$(tool ginkgo)" -p -procs 10 -timeout 90m --no-color -focus "$1" "${skips[@]}" --output-dir "$run" --json-report report.json \
-    "$(tool e2e)" -- --provider local --kubeconfig "$kubeconfig" --host https://127.0.0.1:6443 --kubectl-path "$(tool kubectl)" \
+    "$(tool e2e.test)" -- --provider local --kubeconfig "$kubeconfig" --host https://127.0.0.1:6443 --kubectl-path "$(tool kubectl)" \
     --num-nodes 1 --kubelet-root-dir "$node/root" --dump-logs-on-failure=false --disable-log-dump >"$logs/e2e.log" 2>&1 || true
   [ -s "$run/report.json" ] || { tail -n 20 "$logs/e2e.log" >&2; die "the tests made no report: see $logs/e2e.log"; }
   e2e_told '.State == "skipped" and (.Failure.Message // "") != ""' >"$run/skipped"
