@@ -48,9 +48,7 @@ pub(crate) fn create(job: &v1::CreateJob, start: Option<OwnedFd>) -> Result<Answ
     let mapped = user_namespace.as_ref();
     let (sources, late) = sources(&spec, job, mapped)?;
     label::prepare(&spec, &job.relabel)?;
-    if late.is_empty() {
-        device::add(&mut spec, job)?;
-    }
+    device::add(&mut spec, job)?;
     let resources = spec.linux().as_ref().and_then(|l| l.resources().as_ref());
     let limits = match (&own, resources) {
         (Some(own), Some(resources)) => own.limit(resources)?,

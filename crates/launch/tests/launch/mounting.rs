@@ -191,3 +191,48 @@ fn a_device_of_the_host_is_given() {
     let missing = Case::new("true").with(|c| c.container.devices = vec![device("/dev/nothere")]);
     assert!(missing.refused().message.contains("/dev/nothere"));
 }
+
+fn writable(host: &str, at: &str) -> Device {
+    Device { container_path: at.into(), host_path: host.into(), permissions: "w".into() }
+}
+
+#[test]
+fn a_device_asked_for_twice_or_beside_all_others_is_the_last_that_was_asked_for() {
+    for privileged in [false, true] {
+        let case = Case::new("stat -c %t,%T /dev/fuse /dev/mine").with(|c| {
+            c.container.security.privileged = privileged;
+            c.container.devices = vec![
+                writable("/dev/zero", "/dev/mine"),
+                writable("/dev/fuse", "/dev/fuse"),
+                writable("/dev/fuse", "/dev/fuse"),
+                writable("/dev/kmsg", "/dev//mine"),
+            ];
+        });
+        assert_eq!(case.run().out, "a,e5\n1,b\n", "privileged: {privileged}");
+    }
+}
+
+#[test]
+fn a_device_may_be_used_by_the_node_that_a_volume_over_dev_has() {
+    let writes = |devices: Vec<Device>| {
+        let case = Case::new("{ echo x > /dev/kmsg; } 2>/dev/null && echo written").with(|c| {
+            c.sandbox.namespaces.ipc = NamespaceMode::Node;
+            c.container.mounts = vec![volume("/dev", "/dev")];
+            c.container.devices = devices;
+        });
+        case.run().out
+    };
+    assert_eq!(writes(vec![]), "");
+    assert_eq!(writes(vec![writable("/dev/kmsg", "/dev/kmsg")]), "written\n");
+}
+
+#[test]
+fn a_device_has_its_place_below_dev() {
+    for at in ["/tmp/mine", "/dev/../tmp/mine", "/devices/mine"] {
+        let case =
+            Case::new("true").with(|c| c.container.devices = vec![writable("/dev/zero", at)]);
+        let failure = case.refused();
+        assert_eq!((failure.stage.as_str(), failure.kind), ("device", 1), "{failure:?}");
+        assert!(failure.message.contains("below /dev"), "{failure:?}");
+    }
+}
