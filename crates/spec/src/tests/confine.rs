@@ -94,11 +94,13 @@ fn memory_and_swap_are_written_together() {
         c.node.swap_limits = false;
     });
     assert_eq!(linux(&built).resources().as_ref().unwrap().memory().unwrap().swap(), None);
-    let error = Case::refused(|c| {
-        c.container.resources.memory_limit = 2;
-        c.container.resources.memory_swap_limit = 1;
-    });
-    assert!(error.to_string().contains("memory_swap_limit_in_bytes"));
+    for limit in [0, 2] {
+        let error = Case::refused(|c| {
+            c.container.resources.memory_limit = limit;
+            c.container.resources.memory_swap_limit = 1;
+        });
+        assert!(error.to_string().contains("memory_swap_limit_in_bytes"));
+    }
     assert!(linux(&Case::with(|_| {})).resources().as_ref().unwrap().memory().is_none());
 }
 
