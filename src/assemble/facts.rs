@@ -112,7 +112,7 @@ fn default_seccomp(config: &Config) -> anyhow::Result<Option<String>> {
     }
     let at = || format!("runtime.seccomp_profile {}", path.display());
     let json = std::fs::read_to_string(path).with_context(at)?;
-    serde_json::from_str::<serde_json::Value>(&json).with_context(at)?;
+    spec::check_site_profile(&json).with_context(at)?;
     Ok(Some(json))
 }
 

@@ -217,7 +217,11 @@ fn a_localhost_profile_is_taken_as_it_is() {
             c.localhost = bad;
         });
         assert_eq!(error.kind(), Kind::Invalid);
+        let named = "config.linux.security_context.seccomp.localhost_ref: /p.json ";
+        assert!(error.to_string().starts_with(named), "{error}");
     }
+    check_site_profile(r#"{"defaultAction":"SCMP_ACT_ALLOW"}"#).unwrap();
+    check_site_profile("{}").unwrap_err();
 }
 
 #[test]
