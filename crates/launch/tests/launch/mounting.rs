@@ -4,7 +4,7 @@ use std::fs;
 use std::path::Path;
 
 use nix::mount::{MsFlags, mount};
-use pod::config::{Device, NamespaceMode, Propagation};
+use pod::config::{Device, Mount, NamespaceMode, Propagation};
 
 use crate::shim::{Case, put, volume};
 
@@ -100,6 +100,43 @@ fn later_mounts_travel_as_asked() {
         put(Path::new(&format!("/proc/{}/root/tmp/go", made.born.pid)), "");
         assert_eq!(made.finish().out.contains("seen"), into, "{propagation:?} in");
     }
+}
+
+#[test]
+fn what_is_mounted_in_a_bidirectional_volume_for_a_container_alone_stays_off_the_host() {
+    let script = "cat /etc/hosts /v/own/f /v/deep/own/f; \
+                  while read -r _ _ _ _ at _; do test $at = /dev/shm && echo shm; done </proc/self/mountinfo; \
+                  for d in /v/out /v/deep/out; do mkdir $d; mount -t tmpfs x $d; done";
+    let case = Case::new(script).with(|c| {
+        let host = c.path("h");
+        tmpfs(&host, MsFlags::MS_SHARED);
+        for dir in ["etc", "dev", "v/own", "v/deep", "own"] {
+            fs::create_dir_all(format!("{host}/{dir}")).unwrap();
+        }
+        tmpfs(&format!("{host}/v/deep"), MsFlags::MS_SHARED);
+        fs::create_dir(format!("{host}/v/deep/own")).unwrap();
+        put(Path::new(&format!("{host}/own/f")), "own\n");
+        let travels = |at: &str, dir: &str| Mount {
+            propagation: Propagation::Bidirectional,
+            ..volume(at, &format!("{host}/{dir}"))
+        };
+        let own = format!("{host}/own");
+        c.container.mounts = vec![
+            travels("/etc", "etc"),
+            travels("/dev", "dev"),
+            travels("/v", "v"),
+            volume("/v/own", &own),
+            volume("/v/deep/own", &own),
+        ];
+        c.container.security.privileged = true;
+    });
+    assert_eq!(case.run().out, "from the pod\nown\nown\nshm\n");
+    let table = fs::read_to_string("/proc/thread-self/mountinfo").unwrap();
+    let host = format!("{}/", case.path("h"));
+    let points = table.lines().filter_map(|line| line.split(' ').nth(4)?.strip_prefix(&host));
+    let mut points: Vec<_> = points.collect();
+    points.sort_unstable();
+    assert_eq!(points, ["v/deep", "v/deep/out", "v/out"]);
 }
 
 #[test]
