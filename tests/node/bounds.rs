@@ -61,6 +61,26 @@ pub(crate) fn too_much_memory_is_told(node: Node) {
 }
 
 #[test]
+fn a_container_that_is_killed_after_a_command_of_its_had_too_much_was_not_out_of_memory() {
+    let node = Node::with_busybox();
+    let pod = node.run_pod(&Value::Null);
+    let limit = json!({"linux": {"resources": {"memory_limit_in_bytes": 33_554_432}}});
+    let [stopped, torn_down] = [(); 2].map(|()| {
+        let id = node.run(&pod, SLEEP, &limit);
+        let killed = node.try_crictl(&["exec", "-s", &id, "tail", "/dev/zero"]);
+        assert!(!killed.status.success());
+        assert_eq!(node.status(&id)["state"], "CONTAINER_RUNNING");
+        id
+    });
+    node.crictl(&["stop", "--timeout", "0", &stopped]);
+    node.crictl(&["stopp", &pod.id]);
+    for id in [stopped, torn_down] {
+        assert_eq!(node.exit(&id), (137, "Error".to_owned()));
+    }
+    node.end_clean();
+}
+
+#[test]
 fn a_limit_that_is_changed_holds_and_shows() {
     a_changed_limit_holds(Node::with_busybox());
 }
