@@ -155,6 +155,11 @@ fn limits_that_the_kernel_does_not_take_are_the_clients_fault() {
         let said = node.create_refused(&pod, &json!({"linux": {"resources": resources}}));
         assert!(said.contains("InvalidArgument") && said.contains("cpuset"), "{said}");
     }
+    if !node.is_outside() {
+        let little = json!({"linux": {"resources": {"memory_limit_in_bytes": 4096}}});
+        let said = node.create_refused(&pod, &little);
+        assert!(said.contains("memory_limit_in_bytes 4096"), "{said}");
+    }
     node.end_clean();
 }
 
