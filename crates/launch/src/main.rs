@@ -64,8 +64,8 @@
 //!   and the other's is lost on the way, and a client that wants it has `mount_options`.
 //! * `noexec`, `nosuid` and `nodev` of a volume hold for what is mounted below it too: who denies them for a volume does not think of
 //!   its submounts. What the host mounts there later, by propagation, comes as it is.
-//! * A Bidirectional volume joins the host's mounts when the container has all of its own ([`peer`]): mounted earlier, its `/etc/hosts`, a
-//!   service account in `/run` or the pod's `/dev/shm` would cover the host's, and stay. Outside runtimes make their mounts in a
+//! * A Bidirectional volume in which others lie joins the host's mounts when the container has all of its own ([`peer`]): mounted earlier,
+//!   its `/etc/hosts`, a service account in `/run` or the pod's `/dev/shm` would cover the host's, and stay. Outside runtimes make their mounts in a
 //!   volume that is joined already.
 //! * libcontainer makes no mounts but those that take the container's PID or cgroup namespace ([`attach`]): a mount costs it 70
 //!   system calls, us 15 with its source. sysfs and mqueue are made in the pod's namespaces, which this process joins for that.

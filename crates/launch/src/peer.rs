@@ -1,7 +1,8 @@
 //! Bidirectional volumes: what is mounted in one is mounted on the host too.
 //!
-//! While the container is made they are private: what is mounted in them for it alone, such as its `/etc/hosts`, another volume or a
-//! mask, would else cover the host's own, and stay when the container is gone. When all is mounted they join the host's group.
+//! What is mounted in them for the container alone, such as its `/etc/hosts` or another volume, would cover the host's own, and stay
+//! when the container is gone. So where there is such a thing, the volume is private while the container is made, and joins the host's
+//! group when all is mounted. Others are in the group from the beginning, and miss nothing that the host mounts or unmounts meanwhile.
 
 use std::ffi::{CString, OsString};
 use std::fs;
@@ -29,13 +30,14 @@ pub(crate) struct Peer {
 }
 
 impl Peer {
-    /// That of a bidirectional mount, whose source is private from now on.
+    /// That of a bidirectional mount with others in it, whose source is private from now on.
     pub(crate) fn part(
         mount: &Mount,
         source: BorrowedFd<'_>,
         all: &[Mount],
     ) -> Result<Option<Self>, Failure> {
-        if propagation(mount) != Propagation::Shared {
+        let within = |other: &Mount| is_within(other.destination(), mount.destination());
+        if propagation(mount) != Propagation::Shared || !all.iter().any(within) {
             return Ok(None);
         }
         let host = mount.source().clone().unwrap_or_default();
@@ -73,6 +75,15 @@ impl Peer {
 }
 
 const INSIDE: u64 = raw::RESOLVE_IN_ROOT | raw::RESOLVE_NO_MAGICLINKS;
+
+/// By what nearly all images link: /var/run to /run.
+fn is_within(path: &Path, volume: &Path) -> bool {
+    let usual = |path: &Path| match path.strip_prefix("/var/run") {
+        Ok(below) => Path::new("/run").join(below),
+        Err(_) => path.to_owned(),
+    };
+    path != volume && (path.starts_with(volume) || usual(path).starts_with(usual(volume)))
+}
 
 fn set_group(from: BorrowedFd<'_>, at: &Path) -> io::Result<()> {
     let root = raw::open_below(raw::here(), c"/", libc::O_PATH, 0)?;
@@ -122,6 +133,21 @@ fn plain(text: &[u8]) -> PathBuf {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn what_lies_in_a_volume_is_told_by_its_path() {
+        for (path, volume, within) in [
+            ("/v/sub", "/v", true),
+            ("/v", "/v", false),
+            ("/vv", "/v", false),
+            ("/var/run/secrets", "/run", true),
+            ("/run/secrets", "/var/run", true),
+            ("/var/run/secrets", "/var", true),
+            ("/var/lib", "/run", false),
+        ] {
+            assert_eq!(is_within(Path::new(path), Path::new(volume)), within, "{path} {volume}");
+        }
+    }
 
     #[test]
     fn paths_of_the_mount_table_are_read_as_they_are() {
