@@ -245,8 +245,9 @@ fn a_link_to_nowhere_is_followed_inside_the_image() {
 fn only_what_a_container_mounts_itself_travels_to_the_host() {
     let node = Node::with_busybox();
     let shared = Mounted::tmpfs(dir(&node, "shared"));
-    let none = None::<&str>;
-    nix::mount::mount(none, &shared.at, none, MsFlags::MS_SHARED, none).expect("a shared mount");
+    let unsaid = None::<&str>;
+    nix::mount::mount(unsaid, &shared.at, unsaid, MsFlags::MS_SHARED, unsaid)
+        .expect("a shared mount");
     let own = dir(&node, "own");
     write(&own.join("mark"), "own\n");
     let privileged = json!({"linux": {"security_context": {"privileged": true}}});
