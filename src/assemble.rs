@@ -69,6 +69,7 @@ pub(crate) struct Rooms {
     pub(crate) shims: shims::Held,
     pub(crate) kept: meter::Kept,
     pub(crate) apparmor: apparmor::Apparmor,
+    pub(crate) spared: host::Spared,
 }
 
 impl std::ops::Deref for Node {
@@ -105,6 +106,7 @@ pub(crate) async fn assemble(config: &Config) -> anyhow::Result<Ferropod> {
         shims: shims::Held::default(),
         kept: meter::Kept::default(),
         apparmor: apparmor::Apparmor::new(&config.runtime.apparmor_profile),
+        spared: host::Spared::default(),
     }));
     tokio::spawn(apparmor::prepare(node.clone()));
     recover(config, node).await

@@ -10,8 +10,8 @@ use engine::world::{ExecOrder, ExecOutput};
 use host::cgroup::ExecPlace;
 use host::shim::{ExecStdio, RequestError};
 use names::{ContainerId, ExecId, Kind};
-use pod::Sandbox;
 use pod::step::Fault;
+use pod::{Container, Sandbox};
 use prost::Message;
 use tokio::io::AsyncReadExt;
 use tokio::net::unix::pipe;
@@ -186,6 +186,23 @@ fn bundle(node: &Node, container: &str) -> String {
     container.parse().map(|id| text(&node.places.bundle(&id))).unwrap_or_default()
 }
 
+/// A command in a container, which is killed for memory neither sooner nor later than the container is by now.
+pub(super) fn job(
+    shim: &LiveShim,
+    container: &Container,
+    pid: i32,
+    args: Vec<String>,
+) -> v1::ExecJob {
+    let score = i32::try_from(container.config.resources.oom_score_adj).ok();
+    v1::ExecJob {
+        container_id: container.id.to_string(),
+        pid,
+        args,
+        oom_score_adj: score.map(|score| score.max(shim.node.facts.lowest_oom_score_adj)),
+        ..v1::ExecJob::default()
+    }
+}
+
 pub(super) async fn run(
     shim: &LiveShim,
     sandbox: &Sandbox,
@@ -196,12 +213,7 @@ pub(super) async fn run(
     let (mut stdout, stdout_end) = pipe()?;
     let (mut stderr, stderr_end) = pipe()?;
     let stdio = ExecStdio { stdin: None, stdout: Some(stdout_end), stderr: Some(stderr_end) };
-    let job = v1::ExecJob {
-        container_id: container.to_string(),
-        pid: order.pid,
-        args: order.command.clone(),
-        ..v1::ExecJob::default()
-    };
+    let job = job(shim, &order.container, order.pid, order.command.clone());
     let begun = command.begin(job, order.timeout, (stdio, cgroup)).await;
     begun.map_err(|e| refused(&e))?;
     let mut output = ExecOutput::default();

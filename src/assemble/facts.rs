@@ -25,7 +25,7 @@ pub(super) fn gather(config: &Config, cgroups: &Cgroups) -> anyhow::Result<NodeF
         hierarchies: cgroups.v1().iter().filter_map(|h| file_name(h.point())).collect(),
         swap_limits: swap_limits(cgroups),
         hugetlb: cgroups.v1().iter().any(|h| h.controllers().iter().any(|c| c == "hugetlb"))
-            || cgroups.layout() == Layout::V2,
+            || cgroups.unified().is_some_and(|root| has_controller(root, "hugetlb")),
         default_capabilities: config.runtime.capabilities.iter().map(|c| short_name(c)).collect(),
         rlimits: rlimits(config, may_raise)?,
         lowest_oom_score_adj: if may_raise { -1000 } else { own_oom_score_adj()? },
@@ -57,10 +57,27 @@ fn file_name(path: &Path) -> Option<String> {
     Some(path.file_name()?.to_string_lossy().into_owned())
 }
 
-/// v1: the memory hierarchy counts memory and swap together only when the kernel was told to.
+/// Kernels may be built without, and kubelets speak of all page sizes all the same.
+fn has_controller(unified: &Path, name: &str) -> bool {
+    let controllers = std::fs::read_to_string(unified.join("cgroup.controllers"));
+    controllers.is_ok_and(|text| text.split_whitespace().any(|controller| controller == name))
+}
+
+/// Kernels count swap only when they were built and told to.
 fn swap_limits(cgroups: &Cgroups) -> bool {
     let memory = cgroups.v1().iter().find(|h| h.controllers().iter().any(|c| c == "memory"));
-    memory.is_none_or(|h| h.point().join("memory.memsw.limit_in_bytes").exists())
+    match (memory, cgroups.unified()) {
+        (Some(memory), _) => memory.point().join("memory.memsw.limit_in_bytes").exists(),
+        (None, Some(root)) => counts_swap(root),
+        (None, None) => true,
+    }
+}
+
+/// The root itself has no limits: one below it tells.
+fn counts_swap(unified: &Path) -> bool {
+    let below = std::fs::read_dir(unified).into_iter().flatten().flatten();
+    let limited = below.map(|entry| entry.path()).find(|dir| dir.join("memory.max").exists());
+    limited.is_none_or(|dir| dir.join("memory.swap.max").exists())
 }
 
 /// Limits within what this daemon may set: without `CAP_SYS_RESOURCE` its own hard limit is the highest.
@@ -112,7 +129,7 @@ fn default_seccomp(config: &Config) -> anyhow::Result<Option<String>> {
     }
     let at = || format!("runtime.seccomp_profile {}", path.display());
     let json = std::fs::read_to_string(path).with_context(at)?;
-    serde_json::from_str::<serde_json::Value>(&json).with_context(at)?;
+    spec::check_site_profile(&json).with_context(at)?;
     Ok(Some(json))
 }
 
@@ -133,6 +150,23 @@ mod tests {
         assert_eq!(own_hard(limits, "nofile"), Some(524_288));
         assert_eq!(own_hard(limits, "RLIMIT_CORE"), Some(u64::MAX));
         assert_eq!(own_hard(limits, "nonsense"), None);
+    }
+
+    #[test]
+    fn what_a_kernel_counts_is_asked_of_its_cgroups() {
+        let root = tempfile::tempdir().unwrap();
+        let file = |name: &str| root.path().join(name);
+        assert!(!has_controller(root.path(), "hugetlb"));
+        let mut controllers = std::fs::File::create(file("cgroup.controllers")).unwrap();
+        std::io::Write::write_all(&mut controllers, b"cpu hugetlb pids\n").unwrap();
+        assert!(has_controller(root.path(), "hugetlb"));
+        assert!(!has_controller(root.path(), "huge"));
+        assert!(counts_swap(root.path()), "nothing tells otherwise");
+        std::fs::create_dir(file("system.slice")).unwrap();
+        std::fs::File::create(file("system.slice/memory.max")).unwrap();
+        assert!(!counts_swap(root.path()));
+        std::fs::File::create(file("system.slice/memory.swap.max")).unwrap();
+        assert!(counts_swap(root.path()));
     }
 
     #[test]

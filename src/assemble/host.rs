@@ -1,8 +1,9 @@
 //! The engine's host over the host room.
 
+use std::collections::HashMap;
 use std::net::IpAddr;
 use std::path::Path;
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use engine::world::Host;
@@ -22,6 +23,17 @@ use super::{Node, blocking, cdi, fault, poststop};
 const FILE_WITHIN: Duration = Duration::from_secs(10);
 /// No seccomp profile is larger.
 const PROFILE: u64 = 4 << 20;
+
+/// Of containers that were killed: how often the kernel had killed for want of memory while their main process went on.
+#[derive(Debug, Default)]
+pub(crate) struct Spared(Mutex<HashMap<ContainerId, u64>>);
+
+impl Spared {
+    // The lock guards one look-up, never an await; a panic cannot leave the map half-changed.
+    fn with<T>(&self, work: impl FnOnce(&mut HashMap<ContainerId, u64>) -> T) -> T {
+        work(&mut self.0.lock().unwrap_or_else(PoisonError::into_inner))
+    }
+}
 
 impl Host for Node {
     fn now(&self) -> Time {
@@ -126,6 +138,7 @@ impl Host for Node {
 
     async fn release_container(&self, sandbox: &Sandbox, id: &ContainerId) -> Result<(), Fault> {
         let path = self.container_cgroup(sandbox, id)?;
+        self.spared.with(|spared| spared.remove(id));
         let (node, id) = (self.clone(), id.clone());
         blocking(move || {
             node.cgroups.release(&path).map_err(|e| fault(e.kind(), &e))?;
@@ -148,7 +161,21 @@ impl Host for Node {
         let Ok(path) = self.container_cgroup(sandbox, id) else { return false };
         let node = self.clone();
         let kills = blocking(move || Ok(node.cgroups.oom_kills(&path)));
-        kills.await.is_ok_and(|kills| kills > 0)
+        let spared = self.spared.with(|spared| spared.get(id).copied());
+        kills.await.is_ok_and(|kills| kills > spared.unwrap_or_default())
+    }
+
+    async fn before_kill(&self, sandbox: &Sandbox, id: &ContainerId, pid: i32) {
+        let Ok(path) = self.container_cgroup(sandbox, id) else { return };
+        let node = self.clone();
+        let spared = blocking(move || {
+            let kills = node.cgroups.oom_kills(&path);
+            // Asked after they were counted, so that none of them was its own.
+            Ok((kills > 0 && host::proc::goes_on(pid)).then_some(kills))
+        });
+        if let Ok(Some(kills)) = spared.await {
+            self.spared.with(|spared| spared.insert(id.clone(), kills));
+        }
     }
 
     async fn update_container(

@@ -17,7 +17,7 @@ use tokio::net::UnixStream;
 use tokio::net::unix::pipe;
 use wire::v1;
 
-use super::exec::{Command, code, io_fault, pipe};
+use super::exec::{Command, code, io_fault, job, pipe};
 use super::shims::{LiveShim, asked};
 
 /// How long a command has to end after its terminal has hung up.
@@ -56,13 +56,7 @@ pub(super) async fn open(
     let grace = if ends.tty { HUNG_UP } else { Duration::ZERO };
     let (mut command, cgroup) = Command::prepare(shim, sandbox, &container.id, grace).await?;
     let (pipes, theirs) = if ends.tty { Default::default() } else { pipes(ends)? };
-    let job = v1::ExecJob {
-        container_id: container.id.to_string(),
-        pid,
-        args,
-        tty: ends.tty,
-        ..v1::ExecJob::default()
-    };
+    let job = v1::ExecJob { tty: ends.tty, ..job(shim, &container, pid, args) };
     let master = match command.begin(job, None, (theirs, cgroup)).await {
         Ok(master) => master.map(terminal).transpose()?,
         Err(RequestError::Failed { stage, message, .. }) if stage == "start" => {

@@ -34,6 +34,8 @@ const PATIENCE: Duration = Duration::from_secs(2);
 /// How long launch may take to make a container: a dead network mount must not hold it for ever.
 const LAUNCH_WITHIN_MS: u32 = 60_000;
 const SOCKET: &str = "shim.sock";
+/// How a shim speaks of a launch that the kernel may have killed for want of memory.
+const KILLED: &str = "killed by signal 9";
 
 /// The two programs, where no container can write to them.
 #[derive(Debug)]
@@ -440,8 +442,14 @@ fn own_node(own: spec::OwnNode) -> v1::OwnNode {
     v1::OwnNode { kind, major, minor, mode: own.mode, uid: own.uid, gid: own.gid }
 }
 
-/// A launch that hung cannot tell at which path: most likely it was a volume whose server is gone.
+/// A launch that hung cannot tell at which path: most likely it was a volume whose server is gone. One that was killed cannot tell
+/// by whom: what it does last counts as the container's memory.
 fn suspicion(fault: Fault, container: &Container) -> Fault {
+    let limit = container.config.resources.memory_limit;
+    if limit > 0 && fault.message.ends_with(KILLED) {
+        let message = format!("{}; is memory_limit_in_bytes {limit} enough?", fault.message);
+        return Fault::new(fault.kind, message);
+    }
     let mounts = container.config.mounts.iter().filter(|mount| mount.image.is_none());
     let paths: Vec<_> = mounts.take(10).map(|mount| mount.host_path.as_str()).collect();
     if fault.kind != Kind::TimedOut || paths.is_empty() {

@@ -7,8 +7,9 @@ use rustix::fs::{CWD, Mode, OFlags, ResolveFlags, openat2};
 
 use super::Finding;
 
-/// `mount_setattr`, and so recursive read-only mounts, came with 5.12; cgroup.kill with 5.14.
-const OLDEST: (u32, u32) = (5, 14);
+/// `mount_setattr`, and so recursive read-only mounts, came with 5.12; cgroup.kill with 5.14; what Bidirectional volumes take (to
+/// join a mount to the group of another) with 5.15.
+const OLDEST: (u32, u32) = (5, 15);
 
 /// Capabilities without which no pod runs: number, name.
 const NEEDED: [(u32, &str); 12] = [

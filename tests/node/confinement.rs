@@ -55,6 +55,28 @@ fn a_named_profile_that_is_not_loaded_is_refused_by_its_name() {
 }
 
 #[test]
+fn a_seccomp_profile_that_is_none_is_named_with_what_is_wrong() {
+    let node = Node::with_busybox();
+    let pod = node.run_pod(&Value::Null);
+    let file = node.path("profile.json");
+    let argument = r#"{"index": 9, "value": 1, "op": "SCMP_CMP_EQ"}"#;
+    let rule =
+        format!(r#"{{"names": ["chmod"], "action": "SCMP_ACT_ERRNO", "args": [{argument}]}}"#);
+    for (profile, wrong) in [
+        ("{".to_owned(), "profile.json is no seccomp profile: EOF"),
+        (r#"{"defaultAction": "SCMP_ACT_NONE"}"#.to_owned(), "SCMP_ACT_NONE"),
+        (format!(r#"{{"defaultAction": "SCMP_ACT_ALLOW", "syscalls": [{rule}]}}"#), "seccomp"),
+    ] {
+        write(&file, &profile);
+        let asked = json!({"seccomp": {"profile_type": 2, "localhost_ref": file}});
+        let said = node.create_refused(&pod, &secured(&asked));
+        assert!(node.is_outside() || said.contains("InvalidArgument"), "{said}");
+        assert!(said.contains(wrong), "{said}");
+    }
+    node.end_clean();
+}
+
+#[test]
 fn the_default_profile_holds_all_but_those_who_are_to_have_none() {
     if has_selinux() {
         // Then every pod has another label, and no AppArmor.

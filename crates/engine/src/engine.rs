@@ -15,6 +15,7 @@ use crate::error::EngineError;
 use crate::message::{Answer, Message};
 use crate::parts::Parts;
 use crate::reception::Reception;
+use crate::record::chain;
 use crate::view::{Entry, Views};
 use crate::volume;
 use crate::world::{
@@ -178,7 +179,7 @@ impl<W: World> Engine<W> {
             names => world.cdi_edits(names).await?,
         };
         let wanted = spec::apparmor::wanted(&config.security, world.facts())
-            .map_err(|error| Fault::new(error.kind(), error.to_string()))?;
+            .map_err(|error| Fault::new(error.kind(), chain(&error)))?;
         let apparmor = match wanted {
             Some(wanted) => world.apparmor(wanted).await?,
             None => None,
@@ -197,7 +198,7 @@ impl<W: World> Engine<W> {
             apparmor: apparmor.as_deref(),
             level: sandbox.level.as_deref(),
         })
-        .map_err(|error| EngineError::Failed(Fault::new(error.kind(), error.to_string())))?;
+        .map_err(|error| EngineError::Failed(Fault::new(error.kind(), chain(&error))))?;
         let container = Container {
             id: id.clone(),
             sandbox: sandbox.id.clone(),

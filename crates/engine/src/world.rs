@@ -54,7 +54,17 @@ pub trait Host: Send + Sync + 'static {
     fn release_container(&self, sandbox: &Sandbox, id: &ContainerId) -> impl Doing<()>;
     /// Kills everything in the container's cgroup; returns when it is empty.
     fn kill_container(&self, sandbox: &Sandbox, id: &ContainerId) -> impl Doing<()>;
-    /// Whether the kernel killed a process of the container's own cgroup for want of memory.
+    /// Told before a container is killed: what the kernel killed of it until now was not this process, if that goes on. Needs no
+    /// record: after a restart in between, the verdict is the coarser one.
+    fn before_kill(
+        &self,
+        _sandbox: &Sandbox,
+        _id: &ContainerId,
+        _pid: i32,
+    ) -> impl Future<Output = ()> + Send {
+        std::future::ready(())
+    }
+    /// Whether the kernel killed a process of the container's own cgroup for want of memory, which may be the main one.
     fn oom_killed(&self, sandbox: &Sandbox, id: &ContainerId) -> impl Future<Output = bool> + Send;
     /// Changes the limits of a container, all or none.
     fn update_container(

@@ -49,11 +49,38 @@ pub fn start_time(pid: i32) -> Result<Option<u64>, FsError> {
     }
 }
 
-/// The program's name stands in parentheses and may hold anything, parentheses too.
+/// Whether a process goes on: it is there, has not been killed, and is not on its way out.
+pub fn goes_on(pid: i32) -> bool {
+    let read = |file| fs::read(format!("/proc/{pid}/{file}")).unwrap_or_default();
+    // In this order, for a signal that is not pending any more has been taken.
+    let status = read("status");
+    !is_killed(&String::from_utf8_lossy(&status)) && is_alive(&read("stat")).unwrap_or(false)
+}
+
+fn is_killed(status: &str) -> bool {
+    const SIGKILL: u64 = 1 << 8;
+    let pending = status
+        .lines()
+        .filter_map(|line| line.strip_prefix("SigPnd:").or_else(|| line.strip_prefix("ShdPnd:")));
+    pending.filter_map(|mask| u64::from_str_radix(mask.trim(), 16).ok()).any(|m| m & SIGKILL != 0)
+}
+
+fn is_alive(stat: &[u8]) -> Option<bool> {
+    const EXITING: u64 = 4;
+    let mut fields = after_name(stat)?;
+    let state = fields.next()?;
+    let flags: u64 = fields.nth(5)?.parse().ok()?;
+    Some(!["Z", "X"].contains(&state) && flags & EXITING == 0)
+}
+
 fn parse_start_time(stat: &[u8]) -> Option<u64> {
+    after_name(stat)?.nth(19)?.parse().ok()
+}
+
+/// The program's name stands in parentheses and may hold anything, parentheses too.
+fn after_name(stat: &[u8]) -> Option<std::str::SplitWhitespace<'_>> {
     let after = stat.iter().rposition(|b| *b == b')')?;
-    let rest = std::str::from_utf8(stat.get(after + 1..)?).ok()?;
-    rest.split_whitespace().nth(19)?.parse().ok()
+    Some(std::str::from_utf8(stat.get(after + 1..)?).ok()?.split_whitespace())
 }
 
 /// A process that went while it was looked at.
@@ -163,6 +190,23 @@ mod tests {
         assert!(Pidfd::open_started(pid, started).unwrap().is_some());
         assert!(Pidfd::open_started(pid, started + 1).unwrap().is_none());
         assert!(Pidfd::open(i32::MAX - 1).unwrap().is_none());
+    }
+
+    #[test]
+    fn a_process_goes_on_until_it_is_killed() {
+        #[expect(clippy::disallowed_methods, reason = "a test's own process")]
+        let mut child = std::process::Command::new("sleep").arg("100").spawn().unwrap();
+        let pid = i32::try_from(child.id()).unwrap();
+        assert!(goes_on(pid));
+        child.kill().unwrap();
+        assert!(!goes_on(pid), "killed, and maybe a zombie");
+        child.wait().unwrap();
+        assert!(!goes_on(pid));
+        assert!(is_killed("SigPnd:\t0000000000000000\nShdPnd:\t0000000000000100\n"));
+        assert!(!is_killed("SigPnd:\t0000000000000000\nSigBlk:\t0000000000000100\n"));
+        assert_eq!(is_alive(b"7 (a) R 1 7 7 0 -1 4194304 1"), Some(true));
+        assert_eq!(is_alive(b"7 (a) R 1 7 7 0 -1 4194308 1"), Some(false));
+        assert_eq!(is_alive(b"7 (a) Z 1 7 7 0 -1 4194304 1"), Some(false));
     }
 
     #[test]

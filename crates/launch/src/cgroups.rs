@@ -104,9 +104,7 @@ impl Own {
             if limit.is_late() {
                 late.push((file, limit));
             } else {
-                (&file)
-                    .write_all(limit.value.as_bytes())
-                    .at(STAGE, || format!("writing {} into {}", limit.value, path.display()))?;
+                limit.write(&file, &path)?;
                 last = Some((path, file));
             }
         }
@@ -142,11 +140,7 @@ impl Own {
 impl Late {
     /// Sets them.
     pub(crate) fn set(&self) -> Result<(), Failure> {
-        self.0.iter().try_for_each(|(file, limit)| {
-            let mut file = file;
-            file.write_all(limit.value.as_bytes())
-                .at(STAGE, || format!("writing {} into {}", limit.value, limit.file))
-        })
+        self.0.iter().try_for_each(|(file, limit)| limit.write(file, Path::new(&limit.file)))
     }
 }
 

@@ -22,6 +22,7 @@ use crate::hook::{self, AtStart};
 use crate::idmap::{Ids, UserNamespace};
 use crate::label::Labels;
 use crate::late::Late;
+use crate::peer::Peer;
 use crate::privileges::{Privileges, raise_limits};
 use crate::program::Program;
 use crate::source::{Content, Source};
@@ -46,11 +47,9 @@ pub(crate) fn create(job: &v1::CreateJob, start: Option<OwnedFd>) -> Result<Answ
     }
     let user_namespace = UserNamespace::of(&spec)?;
     let mapped = user_namespace.as_ref();
-    let (sources, late) = sources(&spec, job, mapped)?;
+    let Taken { staged: sources, late, peers } = sources(&spec, job, mapped)?;
     label::prepare(&spec, &job.relabel)?;
-    if late.is_empty() {
-        device::add(&mut spec, job)?;
-    }
+    device::add(&mut spec, job)?;
     let resources = spec.linux().as_ref().and_then(|l| l.resources().as_ref());
     let limits = match (&own, resources) {
         (Some(own), Some(resources)) => own.limit(resources)?,
@@ -80,6 +79,7 @@ pub(crate) fn create(job: &v1::CreateJob, start: Option<OwnedFd>) -> Result<Answ
         uid: user.uid,
         terminal: process.terminal().unwrap_or(false),
         late: Rc::new(RefCell::new(late)),
+        peers: Rc::new(peers),
         hooks: AtStart::of(&spec, job)?,
         start: Rc::new(start),
     };
@@ -197,22 +197,33 @@ fn failed(error: &libcontainer::error::LibcontainerError, causes: Causes) -> Fai
     Failure::new("libcontainer", Kind::Internal, message)
 }
 
+/// What was taken of the host for a container's mounts.
+#[derive(Default)]
+struct Taken {
+    staged: Vec<Source>,
+    late: Vec<Late>,
+    peers: Vec<Peer>,
+}
+
 fn sources(
     spec: &Spec,
     job: &v1::CreateJob,
     user: Option<&UserNamespace>,
-) -> Result<(Vec<Source>, Vec<Late>), Failure> {
+) -> Result<Taken, Failure> {
     let all = spec.mounts().clone().unwrap_or_default();
-    let (mut staged, mut late) = (Vec::new(), Vec::new());
+    let Taken { mut staged, mut late, mut peers } = Taken::default();
     for mount in all.iter().filter(|m| options::is_bind(m)) {
         let source = source(mount, job, user)?;
+        if let Content::Host(clone) = &source.mount {
+            peers.extend(Peer::part(mount, clone.as_fd(), &all)?);
+        }
         if is_late(mount, &all) {
             late.push(Late::new(source, mount)?);
         } else {
             staged.push(source);
         }
     }
-    Ok((staged, late))
+    Ok(Taken { staged, late, peers })
 }
 
 /// The source of one bind mount.

@@ -1,8 +1,9 @@
 //! Devices of the host: found here, because only here is the host's /dev at hand and a stranger's path no danger.
 
+use std::collections::BTreeSet;
 use std::fs::{self, Metadata};
 use std::os::unix::fs::{FileTypeExt, MetadataExt};
-use std::path::{Path, PathBuf};
+use std::path::{Component, Path, PathBuf};
 
 use libcontainer::oci_spec::OciSpecError;
 use libcontainer::oci_spec::runtime::{
@@ -12,6 +13,7 @@ use libcontainer::oci_spec::runtime::{
 use wire::v1;
 
 use crate::failure::{At, Failure, Kind};
+use crate::options::is_bind;
 
 const STAGE: &str = "device";
 /// Not devices of the machine, or a container's own.
@@ -21,49 +23,73 @@ const DEEPEST: usize = 8;
 /// Of a node that is described without one.
 const USUAL_MODE: u32 = 0o660;
 
-/// Adds the devices that a job asks for to a specification.
+/// Adds the devices that a job asks for to a specification. Where a volume covers /dev there is no place for nodes, and what may be
+/// done with the devices counts for those that are in the volume.
 pub(crate) fn add(spec: &mut Spec, job: &v1::CreateJob) -> Result<(), Failure> {
     let mut found = Vec::new();
-    for device in &job.devices {
-        if let Some(own) = device.own.as_ref().filter(|own| !own.kind.is_empty()) {
-            found.push(described(device, own)?);
-            continue;
-        }
-        let first = found.len();
-        let host = fs::canonicalize(&device.host_path).map_err(|e| {
-            Failure::new(
-                STAGE,
-                Kind::NotFound,
-                format!("no device {} on the host: {e}", device.host_path),
-            )
-        })?;
-        walk(&host, Path::new(&device.container_path), &device.permissions, &mut found, 0)?;
-        if found.len() == first {
-            return Err(Failure::invalid(STAGE, format!("{} is no device", device.host_path)));
-        }
-        if let Some(mode) = device.own.as_ref().and_then(|own| own.mode) {
-            for (node, _) in found.iter_mut().skip(first) {
-                node.set_file_mode(Some(mode));
-            }
-        }
-    }
     if job.all_devices {
         all(&mut found)?;
     }
-    if found.is_empty() {
-        return Ok(());
+    for device in &job.devices {
+        found.extend(asked(device)?);
+    }
+    let (nodes, rules): (Vec<_>, Vec<_>) = found.into_iter().unzip();
+    let nodes = if covers_dev(spec) { Vec::new() } else { last_of_each(nodes) };
+    // An outside runtime may know other places.
+    if let Some(strange) = nodes.iter().find(|node| job.runtime.is_empty() && !is_place(node)) {
+        let message = format!("{} is no path below /dev", strange.path().display());
+        return Err(Failure::invalid(STAGE, message));
     }
     let Some(linux) = spec.linux_mut() else { return Ok(()) };
-    let (nodes, rules): (Vec<_>, Vec<_>) = found.into_iter().unzip();
-    let mut devices = linux.devices().clone().unwrap_or_default();
-    devices.extend(nodes);
-    linux.set_devices(Some(devices));
+    if !nodes.is_empty() {
+        linux.devices_mut().get_or_insert_default().extend(nodes);
+    }
     if let Some(resources) = linux.resources_mut() {
-        let mut all = resources.devices().clone().unwrap_or_default();
-        all.extend(rules.into_iter().flatten());
-        resources.set_devices(Some(all));
+        resources.devices_mut().get_or_insert_default().extend(rules.into_iter().flatten());
     }
     Ok(())
+}
+
+/// One entry of a job: a device, or those of a directory.
+fn asked(device: &v1::Device) -> Result<Vec<Found>, Failure> {
+    if let Some(own) = device.own.as_ref().filter(|own| !own.kind.is_empty()) {
+        return Ok(vec![described(device, own)?]);
+    }
+    let host = fs::canonicalize(&device.host_path).map_err(|e| {
+        let message = format!("no device {} on the host: {e}", device.host_path);
+        Failure::new(STAGE, Kind::NotFound, message)
+    })?;
+    let mut found = Vec::new();
+    walk(&host, Path::new(&device.container_path), &device.permissions, &mut found, 0)?;
+    if found.is_empty() {
+        return Err(Failure::invalid(STAGE, format!("{} is no device", device.host_path)));
+    }
+    if let Some(mode) = device.own.as_ref().and_then(|own| own.mode) {
+        for (node, _) in &mut found {
+            node.set_file_mode(Some(mode));
+        }
+    }
+    Ok(found)
+}
+
+/// Of nodes at one place the last counts: what was asked for, and not what every privileged container has.
+fn last_of_each(nodes: Vec<LinuxDevice>) -> Vec<LinuxDevice> {
+    let mut places = BTreeSet::new();
+    let mut last: Vec<_> =
+        nodes.into_iter().rev().filter(|node| places.insert(node.path().clone())).collect();
+    last.reverse();
+    last
+}
+
+fn is_place(node: &LinuxDevice) -> bool {
+    let below = node.path().strip_prefix("/dev");
+    below.is_ok_and(|below| below.components().all(|part| matches!(part, Component::Normal(_))))
+}
+
+/// Runtimes leave such a directory alone.
+fn covers_dev(spec: &Spec) -> bool {
+    let mut all = spec.mounts().iter().flatten();
+    all.any(|mount| is_bind(mount) && mount.destination() == "/dev")
 }
 
 /// Gives the nodes that a job describes to whom it says, else to the container's user.

@@ -90,6 +90,9 @@ fn true_process(mut process: Process, job: &v1::ExecJob) -> Process {
         env.push("TERM=xterm".to_owned());
     }
     process.set_args(Some(job.args.clone())).set_env(Some(env));
+    if job.oom_score_adj.is_some() {
+        process.set_oom_score_adj(job.oom_score_adj);
+    }
     if !job.cwd.is_empty() {
         process.set_cwd(job.cwd.clone().into());
     }

@@ -16,6 +16,7 @@ use crate::directory;
 use crate::failure::{At, Failure};
 use crate::hook::AtStart;
 use crate::late::Late;
+use crate::peer::Peer;
 use crate::privileges::Privileges;
 use crate::program::Program;
 use crate::raw;
@@ -30,6 +31,8 @@ pub(crate) struct LastSteps {
     pub(crate) terminal: bool,
     /// Mounts over /dev.
     pub(crate) late: Rc<RefCell<Vec<Late>>>,
+    /// Volumes that join the host's mounts when all is mounted.
+    pub(crate) peers: Rc<Vec<Peer>>,
     /// Run when nothing but the program is left to do.
     pub(crate) hooks: Option<AtStart>,
     /// Where it is told why the program could not be executed; closed by execve.
@@ -41,6 +44,7 @@ impl LastSteps {
         for late in self.late.borrow_mut().drain(..) {
             late.attach()?;
         }
+        self.peers.iter().try_for_each(Peer::join)?;
         if self.terminal {
             let terminal = std::io::stdin();
             std::os::unix::fs::fchown(terminal.as_fd(), Some(self.uid), None)

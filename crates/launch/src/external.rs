@@ -61,9 +61,7 @@ pub(crate) fn create(job: &v1::CreateJob) -> Result<Answer, Failure> {
     let binds = spec.mounts().iter().flatten().filter(|mount| is_bind(mount));
     let sources = binds.map(|mount| source(mount, job, mapped)).collect::<Result<Vec<_>, _>>()?;
     label::prepare(&spec, &job.relabel)?;
-    if !covers_dev(&spec) {
-        device::add(&mut spec, job)?;
-    }
+    device::add(&mut spec, job)?;
     let places = stage(job, &sources, mapped)?;
     drop(sources);
     spec::bind_namespaces(&spec)?;
@@ -157,12 +155,6 @@ fn run(mut command: Command, verb: &str, log: &Path) -> Result<(), Failure> {
 
 fn how(ended: ExitStatus) -> String {
     format!("it ended with {ended} and wrote no error to its log")
-}
-
-/// Runtimes leave such a directory alone, and so there is no place for devices.
-fn covers_dev(spec: &Spec) -> bool {
-    let mut all = spec.mounts().iter().flatten();
-    all.any(|mount| is_bind(mount) && mount.destination() == "/dev")
 }
 
 /// Makes the staging root. It is attached below the bundle first, where nothing is that its parts come from.

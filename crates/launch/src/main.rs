@@ -13,6 +13,7 @@
 //! * [`rootfs`], [`overlay`], [`source`], [`device`]: the mount namespace that a container is made in;
 //! * [`options`], [`path`]: what a mount asks for; places of the host;
 //! * [`attach`], [`point`], [`links`], [`late`]: its mounts, by us before libcontainer, by libcontainer, or by us after it;
+//! * [`peer`]: volumes from which mounts travel to the host;
 //! * [`hook`]: programs that a container's specification names; [`ground`]: where the staging root is for their sake;
 //! * [`cgroups`]: the container's own, where there are v1 hierarchies;
 //! * [`volume`]: images as volumes; [`idmap`]: what a user namespace adds to it;
@@ -63,6 +64,9 @@
 //!   and the other's is lost on the way, and a client that wants it has `mount_options`.
 //! * `noexec`, `nosuid` and `nodev` of a volume hold for what is mounted below it too: who denies them for a volume does not think of
 //!   its submounts. What the host mounts there later, by propagation, comes as it is.
+//! * A Bidirectional volume in which others lie joins the host's mounts when the container has all of its own ([`peer`]): mounted earlier,
+//!   its `/etc/hosts`, a service account in `/run` or the pod's `/dev/shm` would cover the host's, and stay. Outside runtimes make their mounts in a
+//!   volume that is joined already.
 //! * libcontainer makes no mounts but those that take the container's PID or cgroup namespace ([`attach`]): a mount costs it 70
 //!   system calls, us 15 with its source. sysfs and mqueue are made in the pod's namespaces, which this process joins for that.
 //!   In a user namespace it makes them all, for what comes there with the root is locked, and a container with rights of its own
@@ -110,6 +114,7 @@ mod links;
 mod options;
 mod overlay;
 mod path;
+mod peer;
 mod point;
 mod privileges;
 mod program;

@@ -19,6 +19,8 @@ pub(crate) const MOUNT_ATTR_STRICTATIME: u64 = 0x20;
 pub(crate) const MOUNT_ATTR_IDMAP: u64 = 0x10_0000;
 
 const CAPABILITY_VERSION_3: u32 = 0x2008_0522;
+/// How often a path is resolved again; each takes some microseconds.
+const TRIES: usize = 1000;
 
 /// What `mount_setattr` changes; the layout is the kernel's `struct mount_attr`.
 #[repr(C)]
@@ -113,6 +115,25 @@ pub(crate) fn attach(mount: BorrowedFd<'_>, to: BorrowedFd<'_>) -> io::Result<()
     done(result).map(drop)
 }
 
+/// Adds a private mount to the group of another of the same file system, which may be attached nowhere (Linux 5.15).
+pub(crate) fn set_group(from: BorrowedFd<'_>, to: BorrowedFd<'_>) -> io::Result<()> {
+    const EMPTY_PATHS: libc::c_uint = 0x44;
+    const SET_GROUP: libc::c_uint = 0x100;
+    let empty = c"";
+    // SAFETY: both paths are empty C strings with static lifetime.
+    let result = unsafe {
+        libc::syscall(
+            libc::SYS_move_mount,
+            from.as_raw_fd(),
+            empty.as_ptr(),
+            to.as_raw_fd(),
+            empty.as_ptr(),
+            EMPTY_PATHS | SET_GROUP,
+        )
+    };
+    done(result).map(drop)
+}
+
 /// Changes a mount, with `recursive` all below it too.
 pub(crate) fn set_mount(mount: BorrowedFd<'_>, attr: MountAttr, recursive: bool) -> io::Result<()> {
     let flags = libc::AT_EMPTY_PATH | if recursive { libc::AT_RECURSIVE } else { 0 };
@@ -178,7 +199,8 @@ pub(crate) fn fs_mount(context: BorrowedFd<'_>, attributes: u64) -> io::Result<O
     owned(unsafe { libc::syscall(libc::SYS_fsmount, context.as_raw_fd(), CLOEXEC, attributes) })
 }
 
-/// Opens a path below `dir`, resolved as `resolve` says.
+/// Opens a path below `dir`, resolved as `resolve` says. A step up that is to stay in a root is refused while anything on the
+/// machine is renamed or mounted, and tried again.
 pub(crate) fn open_below(
     dir: BorrowedFd<'_>,
     path: &CStr,
@@ -187,13 +209,25 @@ pub(crate) fn open_below(
 ) -> io::Result<OwnedFd> {
     let how =
         OpenHow { flags: u64::from((flags | libc::O_CLOEXEC).unsigned_abs()), mode: 0, resolve };
+    let mut opened = open_once(dir, path, &how);
+    for _ in 0..TRIES {
+        match &opened {
+            Err(e) if e.raw_os_error() == Some(libc::EAGAIN) => {}
+            _ => break,
+        }
+        opened = open_once(dir, path, &how);
+    }
+    opened
+}
+
+fn open_once(dir: BorrowedFd<'_>, path: &CStr, how: &OpenHow) -> io::Result<OwnedFd> {
     // SAFETY: path and how live through the call, the size is how's.
     owned(unsafe {
         libc::syscall(
             libc::SYS_openat2,
             dir.as_raw_fd(),
             path.as_ptr(),
-            &raw const how,
+            std::ptr::from_ref(how),
             size_of::<OpenHow>(),
         )
     })
@@ -405,4 +439,35 @@ pub(crate) fn here() -> BorrowedFd<'static> {
 /// The number under which `/proc/self/fd` shows a descriptor.
 pub(crate) fn shown(fd: &impl AsFd) -> i32 {
     fd.as_fd().as_raw_fd()
+}
+
+#[cfg(test)]
+mod tests {
+    use std::fs::{self, File};
+    use std::os::unix::fs::symlink;
+    use std::sync::atomic::{AtomicBool, Ordering};
+
+    use super::*;
+
+    #[test]
+    fn a_link_upwards_is_followed_while_others_rename() {
+        let dir = tempfile::tempdir().unwrap();
+        let (one, other) = (dir.path().join("one"), dir.path().join("other"));
+        fs::create_dir_all(dir.path().join("root/a/b")).unwrap();
+        symlink("../../a/b/../../a", dir.path().join("root/a/b/up")).unwrap();
+        File::create(&one).unwrap();
+        let root = File::open(dir.path().join("root")).unwrap();
+        let over = AtomicBool::new(false);
+        std::thread::scope(|threads| {
+            threads.spawn(|| {
+                while !over.load(Ordering::Relaxed) {
+                    fs::rename(&one, &other).and_then(|()| fs::rename(&other, &one)).unwrap();
+                }
+            });
+            let open = || open_below(root.as_fd(), c"a/b/up", libc::O_PATH, RESOLVE_IN_ROOT);
+            let failed: Vec<_> = (0..20_000).filter_map(|_| open().err()).collect();
+            over.store(true, Ordering::Relaxed);
+            assert!(failed.is_empty(), "{} of 20000: {:?}", failed.len(), failed.first());
+        });
+    }
 }

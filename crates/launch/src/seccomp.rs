@@ -20,7 +20,7 @@ use libseccomp::{
 use nix::sys::memfd::{MemFdCreateFlag, memfd_create};
 use sha2::{Digest, Sha256};
 
-use crate::failure::{At, Failure};
+use crate::failure::{At, Failure, Kind};
 use code::Instruction;
 
 mod code;
@@ -135,7 +135,9 @@ fn compile(profile: &LinuxSeccomp) -> Result<Vec<u8>, Failure> {
 fn by_the_library(profile: &LinuxSeccomp) -> Result<Vec<Instruction>, Failure> {
     refuse_notify(profile)?;
     let default = action(profile.default_action(), profile.default_errno_ret())?;
-    let filter = filter(profile, default).at(STAGE, || "compiling the profile".into())?;
+    let filter = filter(profile, default)
+        .at(STAGE, || "compiling the profile".into())
+        .map_err(|failure| Failure { kind: Kind::Invalid, ..failure })?;
     // The library before 2.6 writes programs to files only.
     let doing = || "exporting the filter".to_owned();
     let memory = memfd_create(c"filter", MemFdCreateFlag::MFD_CLOEXEC).at(STAGE, doing)?;

@@ -378,6 +378,32 @@ pub struct Resources {
     pub unified: BTreeMap<String, String>,
 }
 
+impl Resources {
+    /// These after a change, in which what is not given stays as it is. A memory limit without one of memory and swap means none
+    /// beyond the memory, as it does for a new container.
+    #[must_use]
+    pub fn changed(&self, change: &Self) -> Self {
+        let number = |held, given| if given == 0 { held } else { given };
+        let text =
+            |held: &String, given: &String| if given.is_empty() { held } else { given }.clone();
+        let swap = if change.memory_limit == 0 { self.memory_swap_limit } else { 0 };
+        let given = |size: &String| change.hugepages.iter().any(|(given, _)| given == size);
+        let kept = self.hugepages.iter().filter(|(size, _)| !given(size));
+        Self {
+            cpu_period: number(self.cpu_period, change.cpu_period),
+            cpu_quota: number(self.cpu_quota, change.cpu_quota),
+            cpu_shares: number(self.cpu_shares, change.cpu_shares),
+            memory_limit: number(self.memory_limit, change.memory_limit),
+            memory_swap_limit: number(swap, change.memory_swap_limit),
+            oom_score_adj: number(self.oom_score_adj, change.oom_score_adj),
+            cpuset_cpus: text(&self.cpuset_cpus, &change.cpuset_cpus),
+            cpuset_mems: text(&self.cpuset_mems, &change.cpuset_mems),
+            hugepages: kept.chain(&change.hugepages).cloned().collect(),
+            unified: self.unified.clone().into_iter().chain(change.unified.clone()).collect(),
+        }
+    }
+}
+
 /// The security context of a container.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[expect(clippy::struct_excessive_bools, reason = "independent flags of the interface")]
@@ -440,6 +466,32 @@ pub enum GroupsPolicy {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_change_of_one_limit_leaves_the_others() {
+        let pages = |all: &[(&str, u64)]| all.iter().map(|(s, n)| ((*s).to_owned(), *n)).collect();
+        let held = Resources {
+            cpu_period: 100_000,
+            cpu_quota: 20_000,
+            cpu_shares: 512,
+            memory_limit: 200,
+            memory_swap_limit: 300,
+            oom_score_adj: 500,
+            cpuset_cpus: "0-3".to_owned(),
+            cpuset_mems: "0".to_owned(),
+            hugepages: pages(&[("2MB", 1), ("1GB", 2)]),
+            unified: BTreeMap::from([("memory.high".to_owned(), "1".to_owned())]),
+        };
+        assert_eq!(held.changed(&Resources::default()), held);
+        assert_eq!(Resources::default().changed(&held), held);
+        let pin = Resources { cpuset_cpus: "1".to_owned(), ..Resources::default() };
+        assert_eq!(held.changed(&pin), Resources { cpuset_cpus: "1".to_owned(), ..held.clone() });
+        let less = Resources { memory_limit: 100, ..Resources::default() };
+        let wanted = Resources { memory_limit: 100, memory_swap_limit: 0, ..held.clone() };
+        assert_eq!(held.changed(&less), wanted);
+        let more = Resources { hugepages: pages(&[("2MB", 7)]), ..Resources::default() };
+        assert_eq!(held.changed(&more).hugepages, pages(&[("1GB", 2), ("2MB", 7)]));
+    }
 
     #[test]
     fn a_mount_that_was_recorded_before_there_were_image_volumes_is_read() {

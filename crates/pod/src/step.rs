@@ -312,7 +312,7 @@ fn event(pod: &Pod, event: Event, now: Time) -> Step {
         Event::Reaped { id, oom, left } => container::reaped(pod, &id, oom, left),
         Event::Removed(id) => container::removed(pod, &id),
         Event::RemoveFailed(id, fault) => Step::still(pod).settle(Wait::Removed(id), Err(fault)),
-        Event::Updated(id, resources) => container::updated(pod, &id, *resources),
+        Event::Updated(id, resources) => container::updated(pod, &id, &resources),
         Event::UpdateFailed(id, fault) => Step::still(pod).settle(Wait::Updated(id), Err(fault)),
     }
 }

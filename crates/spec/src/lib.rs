@@ -45,6 +45,7 @@ pub mod selinux;
 use std::collections::HashMap;
 
 pub use mounts::image_source;
+pub use seccomp::check_site_profile;
 
 pub use cdi::{CdiError, Edits, Registry};
 use oci_spec::runtime::{RootBuilder, Spec, SpecBuilder};

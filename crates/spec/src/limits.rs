@@ -70,6 +70,10 @@ fn swap(limit: i64, sum: i64) -> Result<i64, BuildError> {
         // Nothing said of swap: none beyond memory.
         (limit, 0) => Ok(limit),
         (_, UNLIMITED) | (UNLIMITED, _) => Ok(UNLIMITED),
+        (0, sum) => {
+            let why = format!("{sum} is of memory and swap: it needs memory_limit_in_bytes");
+            Err(BuildError::field("config.linux.resources.memory_swap_limit_in_bytes", why))
+        }
         (limit, sum) if sum < limit => {
             let why = format!("{sum} is less than memory_limit_in_bytes {limit}");
             Err(BuildError::field("config.linux.resources.memory_swap_limit_in_bytes", why))

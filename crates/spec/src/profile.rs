@@ -2,7 +2,8 @@
 //!
 //! Left out on purpose: `io_uring` and userfaultfd (kernel attack surface that containers seldom need), keyrings (not
 //! namespaced), kexec, modules, quotas, swap, obsolete calls, `socketcall` (hides a socket's family in memory), and
-//! sockets of families that reach around namespaces (VSOCK) or into kernel crypto (ALG).
+//! sockets of families that reach around namespaces (VSOCK) or into kernel crypto (ALG). `ptrace` and `process_vm_readv` come with
+//! their capability only, where the peers allow them to all since Linux 4.8.
 
 /// A condition on one argument.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

@@ -275,9 +275,15 @@ pub enum BuildError {
         "config.linux.security_context.apparmor: the profile {0:?} cannot be had: this kernel has no AppArmor"
     )]
     NoApparmor(String),
-    /// The `Localhost` profile is not one.
-    #[error("the seccomp profile is not readable")]
-    Profile(#[source] serde_json::Error),
+    /// A file that is to be a seccomp profile is none.
+    #[error("{at} is no seccomp profile")]
+    Profile {
+        /// Who names it, and which.
+        at: String,
+        /// What is wrong.
+        #[source]
+        source: serde_json::Error,
+    },
     /// The specification cannot be written.
     #[error("writing the specification")]
     Json(#[source] serde_json::Error),
@@ -290,7 +296,7 @@ impl BuildError {
     /// What kind of failure it is.
     pub fn kind(&self) -> Kind {
         match self {
-            Self::NoCommand | Self::Field { .. } | Self::Profile(_) => Kind::Invalid,
+            Self::NoCommand | Self::Field { .. } | Self::Profile { .. } => Kind::Invalid,
             Self::RecursiveReadOnly(_) | Self::NoApparmor(_) => Kind::Unsupported,
             Self::Json(_) | Self::Assemble(_) => Kind::Internal,
         }

@@ -10,6 +10,8 @@ use crate::capabilities;
 use crate::profile::{self, Test};
 use crate::request::{BuildError, Request};
 
+const LOCALHOST: &str = "config.linux.security_context.seccomp.localhost_ref";
+const SITE: &str = "runtime.seccomp_profile";
 const EPERM: u32 = 1;
 const ENOSYS: u32 = 38;
 
@@ -21,7 +23,7 @@ pub(crate) fn seccomp(request: &Request<'_>) -> Result<Option<LinuxSeccomp>, Bui
     match &security.seccomp {
         None | Some(SecurityProfile::Unconfined) => Ok(None),
         Some(SecurityProfile::RuntimeDefault) => match &request.node.default_seccomp {
-            Some(site) => serde_json::from_str(site).map(Some).map_err(BuildError::Profile),
+            Some(site) => read(site, || SITE.to_owned()).map(Some),
             None => runtime_default(request).map(Some),
         },
         Some(SecurityProfile::Localhost(path)) => localhost(request, path).map(Some),
@@ -29,13 +31,19 @@ pub(crate) fn seccomp(request: &Request<'_>) -> Result<Option<LinuxSeccomp>, Bui
 }
 
 fn localhost(request: &Request<'_>, path: &str) -> Result<LinuxSeccomp, BuildError> {
-    let text = request.localhost_profile.ok_or_else(|| {
-        BuildError::field(
-            "config.linux.security_context.seccomp.localhost_ref",
-            format!("{path} was not read"),
-        )
-    })?;
-    serde_json::from_str(text).map_err(BuildError::Profile)
+    let text = request
+        .localhost_profile
+        .ok_or_else(|| BuildError::field(LOCALHOST, format!("{path} was not read")))?;
+    read(text, || format!("{LOCALHOST}: {path}"))
+}
+
+fn read(text: &str, at: impl FnOnce() -> String) -> Result<LinuxSeccomp, BuildError> {
+    serde_json::from_str(text).map_err(|source| BuildError::Profile { at: at(), source })
+}
+
+/// Whether the site's text is a profile.
+pub fn check_site_profile(text: &str) -> Result<(), BuildError> {
+    read(text, || SITE.to_owned()).map(drop)
 }
 
 fn runtime_default(request: &Request<'_>) -> Result<LinuxSeccomp, BuildError> {

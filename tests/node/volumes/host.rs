@@ -241,6 +241,40 @@ fn a_link_to_nowhere_is_followed_inside_the_image() {
     node.end_clean();
 }
 
+#[test]
+fn only_what_a_container_mounts_itself_travels_to_the_host() {
+    let node = Node::with_busybox();
+    let shared = Mounted::tmpfs(dir(&node, "shared"));
+    let unsaid = None::<&str>;
+    nix::mount::mount(unsaid, &shared.at, unsaid, MsFlags::MS_SHARED, unsaid)
+        .expect("a shared mount");
+    let own = dir(&node, "own");
+    write(&own.join("mark"), "own\n");
+    let privileged = json!({"linux": {"security_context": {"privileged": true}}});
+    let pod = node.run_pod(&privileged);
+    let mut asked = privileged;
+    asked["mounts"] = json!([
+        {"host_path": shared.at, "container_path": "/v", "propagation": 2},
+        {"host_path": own, "container_path": "/v/own"},
+    ]);
+    let id = node.run(&pod, SLEEP, &asked);
+    let script = "cat /v/own/mark; mkdir /v/out; mount -t tmpfs x /v/out";
+    assert_eq!(says(&node, &id, script), "own");
+    let table = std::fs::read_to_string("/proc/self/mountinfo").expect("the mounts");
+    let points = table
+        .lines()
+        .filter_map(|line| Path::new(line.split(' ').nth(4)?).strip_prefix(&shared.at).ok());
+    let points: Vec<_> = points.collect();
+    // An outside runtime mounts in what travels already.
+    let all = if node.is_outside() { &["", "own", "out"][..] } else { &["", "out"] };
+    assert_eq!(points, all.iter().map(Path::new).collect::<Vec<_>>());
+    for point in points.iter().skip(1) {
+        nix::mount::umount2(&shared.at.join(point), MntFlags::MNT_DETACH).expect("it is mounted");
+    }
+    drop(shared);
+    node.end_clean();
+}
+
 /// Takes as long as launch is given, a minute: a kubelet waits two.
 #[test]
 fn a_path_that_nobody_answers_for_is_given_up_and_holds_up_nobody() {

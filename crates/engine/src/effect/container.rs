@@ -76,6 +76,7 @@ pub(super) async fn signal<W: World>(context: &Context<W>, id: &ContainerId) {
 pub(super) async fn kill<W: World>(context: &Context<W>, id: &ContainerId) {
     let mut watch = context.watch.clone();
     let mut pause = AGAIN;
+    before_kill(context, id).await;
     while let Err(fault) = context.parts.world.kill_container(&context.pod.sandbox, id).await {
         warn!(container = %id, "not killed: {}", fault.message);
         let ended = watch.wait_for(|pod| pod.containers.get(id).is_none_or(|c| has_ended(c)));
@@ -83,6 +84,13 @@ pub(super) async fn kill<W: World>(context: &Context<W>, id: &ContainerId) {
             return;
         }
         pause = (pause * 2).min(AGAIN_AT_MOST);
+    }
+}
+
+/// To be told before each kill of one whose main process may live.
+pub(super) async fn before_kill<W: World>(context: &Context<W>, id: &ContainerId) {
+    if let Some(pid) = context.container(id).and_then(|container| container.phase.pid()) {
+        context.parts.world.before_kill(&context.pod.sandbox, id, pid).await;
     }
 }
 

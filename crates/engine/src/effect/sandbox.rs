@@ -9,6 +9,7 @@ use pod::{Claim, Plan, Ready, Sandbox};
 use tracing::warn;
 
 use super::Context;
+use super::container::before_kill;
 use crate::record::Debt;
 use crate::world::{Shim, World};
 
@@ -120,6 +121,7 @@ async fn release_all<W: World>(
 pub(super) async fn tear_down<W: World>(context: &Context<W>) -> Event {
     let (world, sandbox) = (&context.parts.world, &context.pod.sandbox);
     for id in context.pod.containers.keys() {
+        before_kill(context, id).await;
         if let Err(fault) = world.kill_container(sandbox, id).await {
             return Event::TearDownFailed(named("kill", fault));
         }

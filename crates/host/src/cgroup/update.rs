@@ -37,6 +37,16 @@ pub enum UpdateError {
     /// Raw keys exist on cgroup v2 only.
     #[error("resources.unified[{0:?}]: not a file of cgroup v2 on this node")]
     NotUnified(String),
+    /// Memory and swap together are less than memory alone.
+    #[error(
+        "resources.memory_swap_limit_in_bytes: {sum} is less than memory_limit_in_bytes {limit}"
+    )]
+    SwapBelow {
+        /// Of memory.
+        limit: i64,
+        /// Of both.
+        sum: i64,
+    },
 }
 
 impl UpdateError {
@@ -50,7 +60,7 @@ impl UpdateError {
                 _ => Kind::Internal,
             },
             Self::File(error) => error.kind(),
-            Self::NotUnified(_) => Kind::Invalid,
+            Self::NotUnified(_) | Self::SwapBelow { .. } => Kind::Invalid,
         }
     }
 }

@@ -8,10 +8,10 @@ use std::os::unix::fs::{FileExt, OpenOptionsExt};
 use std::path::Path;
 use std::sync::Arc;
 
-use rustix::fs::{Mode, OFlags, ResolveFlags};
+use rustix::fs::OFlags;
 
 use crate::layer::inflate::{Hashed, Inflated};
-use crate::layer::node::open_directory;
+use crate::layer::node::{open_directory, open_in_root};
 use crate::layer::tar::{Kind, Reader};
 use crate::options::TarLimits;
 
@@ -91,13 +91,8 @@ impl Bundle {
     pub(super) fn open_member(&self, name: &str) -> io::Result<Section> {
         match self {
             Self::Directory(root) => {
-                let fd = rustix::fs::openat2(
-                    &**root,
-                    name,
-                    OFlags::RDONLY | OFlags::CLOEXEC | OFlags::NONBLOCK,
-                    Mode::empty(),
-                    ResolveFlags::IN_ROOT | ResolveFlags::NO_MAGICLINKS,
-                )?;
+                let flags = OFlags::RDONLY | OFlags::NONBLOCK;
+                let fd = open_in_root(root, name.as_bytes(), flags)?;
                 let file = File::from(fd);
                 let end = file.metadata()?.len();
                 Ok(Section { file: Arc::new(file), at: 0, end })

@@ -8,6 +8,9 @@ use std::path::Path;
 use rustix::fs::{AtFlags, CWD, FileType, Gid, Mode, OFlags, ResolveFlags, Uid, XattrFlags};
 use rustix::io::Errno;
 
+/// How often a path is resolved again; each takes some microseconds.
+const TRIES: usize = 1000;
+
 /// Gives the directories that `upper` only implied the owner and mode they have in the nearest layer below.
 pub(crate) fn adopt(upper: &OwnedFd, implied: &[Vec<u8>], below: &[OwnedFd]) -> io::Result<()> {
     for path in implied {
@@ -31,6 +34,21 @@ pub(crate) fn adopt(upper: &OwnedFd, implied: &[Vec<u8>], below: &[OwnedFd]) -> 
 pub(crate) fn open_directory(path: &Path) -> io::Result<OwnedFd> {
     let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::NOFOLLOW | OFlags::CLOEXEC;
     Ok(rustix::fs::openat(CWD, path, flags, Mode::empty())?)
+}
+
+/// Opens a path with every link resolved inside a root. A step up is refused while anything on the machine is renamed or mounted,
+/// and tried again.
+pub(crate) fn open_in_root(root: &OwnedFd, path: &[u8], flags: OFlags) -> Result<OwnedFd, Errno> {
+    let inside = ResolveFlags::IN_ROOT | ResolveFlags::NO_MAGICLINKS;
+    let open = || rustix::fs::openat2(root, path, flags | OFlags::CLOEXEC, Mode::empty(), inside);
+    let mut opened = open();
+    for _ in 0..TRIES {
+        if !matches!(opened, Err(Errno::AGAIN)) {
+            break;
+        }
+        opened = open();
+    }
+    opened
 }
 
 pub(super) fn open_plain(root: &OwnedFd, path: &[u8]) -> Result<OwnedFd, Errno> {
@@ -77,4 +95,36 @@ pub(crate) fn may_set(key: &[u8]) -> bool {
     key == b"security.capability"
         || key.starts_with(b"user.")
         || key.starts_with(b"system.posix_acl_")
+}
+
+#[cfg(test)]
+mod tests {
+    use std::fs::{self, File};
+    use std::os::unix::fs::symlink;
+    use std::sync::atomic::{AtomicBool, Ordering};
+
+    use super::*;
+
+    #[test]
+    fn a_link_upwards_is_followed_while_others_rename() {
+        let dir = tempfile::tempdir().unwrap();
+        let (one, other) = (dir.path().join("one"), dir.path().join("other"));
+        fs::create_dir_all(dir.path().join("root/var")).unwrap();
+        fs::create_dir(dir.path().join("root/run")).unwrap();
+        symlink("../run", dir.path().join("root/var/run")).unwrap();
+        File::create(&one).unwrap();
+        let root = open_directory(&dir.path().join("root")).unwrap();
+        let over = AtomicBool::new(false);
+        std::thread::scope(|threads| {
+            threads.spawn(|| {
+                while !over.load(Ordering::Relaxed) {
+                    fs::rename(&one, &other).and_then(|()| fs::rename(&other, &one)).unwrap();
+                }
+            });
+            let open = || open_in_root(&root, b"var/run", OFlags::PATH);
+            let failed: Vec<_> = (0..20_000).filter_map(|_| open().err()).collect();
+            over.store(true, Ordering::Relaxed);
+            assert!(failed.is_empty(), "{} of 20000: {:?}", failed.len(), failed.first());
+        });
+    }
 }

@@ -1,9 +1,15 @@
 //! What a specification's resources are in the files of v1.
 
+use std::fs::File;
+use std::io::Write;
+use std::path::Path;
+
 use libcontainer::oci_spec::runtime::{LinuxCpu, LinuxMemory, LinuxResources};
 
 use super::STAGE;
-use crate::failure::Failure;
+use crate::failure::{At, Failure, Kind};
+
+const NONSENSE: [Option<i32>; 2] = [Some(libc::EINVAL), Some(libc::ERANGE)];
 
 /// A controller, a file of it, and what is written there.
 #[derive(Debug)]
@@ -16,6 +22,15 @@ pub(super) struct Limit {
 impl Limit {
     fn new(controller: &'static str, file: impl Into<String>, value: String) -> Self {
         Self { controller, file: file.into(), value }
+    }
+
+    /// What the kernel takes for nonsense is the client's fault.
+    pub(super) fn write(&self, mut file: &File, path: &Path) -> Result<(), Failure> {
+        let doing = || format!("writing {} into {}", self.value, path.display());
+        let written = file.write_all(self.value.as_bytes());
+        let nonsense = matches!(&written, Err(e) if NONSENSE.contains(&e.raw_os_error()));
+        let kind = if nonsense { Kind::Invalid } else { Kind::Internal };
+        written.at(STAGE, doing).map_err(|failure| Failure { kind, ..failure })
     }
 
     pub(super) fn is_late(&self) -> bool {

@@ -4,7 +4,7 @@ use std::fs;
 use std::path::Path;
 
 use nix::mount::{MsFlags, mount};
-use pod::config::{Device, NamespaceMode, Propagation};
+use pod::config::{Device, Mount, NamespaceMode, Propagation};
 
 use crate::shim::{Case, put, volume};
 
@@ -103,6 +103,43 @@ fn later_mounts_travel_as_asked() {
 }
 
 #[test]
+fn what_is_mounted_in_a_bidirectional_volume_for_a_container_alone_stays_off_the_host() {
+    let script = "cat /etc/hosts /v/own/f /v/deep/own/f; \
+                  while read -r _ _ _ _ at _; do test $at = /dev/shm && echo shm; done </proc/self/mountinfo; \
+                  for d in /v/out /v/deep/out; do mkdir $d; mount -t tmpfs x $d; done";
+    let case = Case::new(script).with(|c| {
+        let host = c.path("h");
+        tmpfs(&host, MsFlags::MS_SHARED);
+        for dir in ["etc", "dev", "v/own", "v/deep", "own"] {
+            fs::create_dir_all(format!("{host}/{dir}")).unwrap();
+        }
+        tmpfs(&format!("{host}/v/deep"), MsFlags::MS_SHARED);
+        fs::create_dir(format!("{host}/v/deep/own")).unwrap();
+        put(Path::new(&format!("{host}/own/f")), "own\n");
+        let travels = |at: &str, dir: &str| Mount {
+            propagation: Propagation::Bidirectional,
+            ..volume(at, &format!("{host}/{dir}"))
+        };
+        let own = format!("{host}/own");
+        c.container.mounts = vec![
+            travels("/etc", "etc"),
+            travels("/dev", "dev"),
+            travels("/v", "v"),
+            volume("/v/own", &own),
+            volume("/v/deep/own", &own),
+        ];
+        c.container.security.privileged = true;
+    });
+    assert_eq!(case.run().out, "from the pod\nown\nown\nshm\n");
+    let table = fs::read_to_string("/proc/thread-self/mountinfo").unwrap();
+    let host = format!("{}/", case.path("h"));
+    let points = table.lines().filter_map(|line| line.split(' ').nth(4)?.strip_prefix(&host));
+    let mut points: Vec<_> = points.collect();
+    points.sort_unstable();
+    assert_eq!(points, ["v/deep", "v/deep/out", "v/out"]);
+}
+
+#[test]
 fn propagation_from_a_private_source_is_refused() {
     for (propagation, says) in [
         (Propagation::HostToContainer, "neither a shared nor a slave"),
@@ -190,4 +227,49 @@ fn a_device_of_the_host_is_given() {
     assert_eq!(case.run().out, "1,b\nrefused\nread\n");
     let missing = Case::new("true").with(|c| c.container.devices = vec![device("/dev/nothere")]);
     assert!(missing.refused().message.contains("/dev/nothere"));
+}
+
+fn writable(host: &str, at: &str) -> Device {
+    Device { container_path: at.into(), host_path: host.into(), permissions: "w".into() }
+}
+
+#[test]
+fn a_device_asked_for_twice_or_beside_all_others_is_the_last_that_was_asked_for() {
+    for privileged in [false, true] {
+        let case = Case::new("stat -c %t,%T /dev/fuse /dev/mine").with(|c| {
+            c.container.security.privileged = privileged;
+            c.container.devices = vec![
+                writable("/dev/zero", "/dev/mine"),
+                writable("/dev/fuse", "/dev/fuse"),
+                writable("/dev/fuse", "/dev/fuse"),
+                writable("/dev/kmsg", "/dev//mine"),
+            ];
+        });
+        assert_eq!(case.run().out, "a,e5\n1,b\n", "privileged: {privileged}");
+    }
+}
+
+#[test]
+fn a_device_may_be_used_by_the_node_that_a_volume_over_dev_has() {
+    let writes = |devices: Vec<Device>| {
+        let case = Case::new("{ echo x > /dev/kmsg; } 2>/dev/null && echo written").with(|c| {
+            c.sandbox.namespaces.ipc = NamespaceMode::Node;
+            c.container.mounts = vec![volume("/dev", "/dev")];
+            c.container.devices = devices;
+        });
+        case.run().out
+    };
+    assert_eq!(writes(vec![]), "");
+    assert_eq!(writes(vec![writable("/dev/kmsg", "/dev/kmsg")]), "written\n");
+}
+
+#[test]
+fn a_device_has_its_place_below_dev() {
+    for at in ["/tmp/mine", "/dev/../tmp/mine", "/devices/mine"] {
+        let case =
+            Case::new("true").with(|c| c.container.devices = vec![writable("/dev/zero", at)]);
+        let failure = case.refused();
+        assert_eq!((failure.stage.as_str(), failure.kind), ("device", 1), "{failure:?}");
+        assert!(failure.message.contains("below /dev"), "{failure:?}");
+    }
 }

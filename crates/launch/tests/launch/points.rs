@@ -148,15 +148,15 @@ fn mounts_are_there_once_with_the_options_asked_for() {
 fn a_failure_of_libcontainer_tells_of_no_cleanup() {
     let case = Case::new("true").with(|c| {
         let device = Device {
-            container_path: "/opt/null".into(),
-            host_path: "/dev/null".into(),
+            container_path: "/dev/null".into(),
+            host_path: "/dev/zero".into(),
             permissions: "r".into(),
         };
         c.container.devices = vec![device];
     });
     let failure = case.refused();
     assert_eq!(failure.stage, "libcontainer", "{failure:?}");
-    assert!(failure.message.contains("/opt/null"), "{failure:?}");
+    assert!(failure.message.contains("/dev/null"), "{failure:?}");
     assert!(!failure.message.contains("clean"), "{failure:?}");
     assert!(!failure.message.contains("cgroup"), "{failure:?}");
 }

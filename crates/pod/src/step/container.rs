@@ -73,6 +73,7 @@ fn difference(held: &ContainerConfig, asked: &ContainerConfig) -> Option<&'stati
         (held.envs == asked.envs, "config.envs"),
         (held.mounts == asked.mounts, "config.mounts"),
         (held.devices == asked.devices, "config.devices"),
+        (held.cdi_devices == asked.cdi_devices, "config.CDI_devices"),
         (held.labels == asked.labels, "config.labels"),
         (held.annotations == asked.annotations, "config.annotations"),
         (held.log_path == asked.log_path, "config.log_path"),
@@ -324,9 +325,11 @@ pub(super) fn update(
     }
 }
 
-pub(super) fn updated(pod: &Pod, id: &ContainerId, resources: Resources) -> Step {
+pub(super) fn updated(pod: &Pod, id: &ContainerId, change: &Resources) -> Step {
     Step::still(pod)
-        .with_container(id, |container| container.config.resources = resources)
+        .with_container(id, |container| {
+            container.config.resources = container.config.resources.changed(change);
+        })
         .settle(Wait::Updated(id.clone()), Ok(()))
 }
 

@@ -272,6 +272,10 @@ fn the_same_container_asked_for_again_is_the_same() {
     let refusal = step(&pod, ask(&again), Time(1)).unwrap_err();
     assert_eq!(refusal.kind(), Kind::AlreadyExists);
     assert!(refusal.to_string().contains("config.working_dir"), "{refusal}");
+    again.config.working_dir.clear();
+    again.config.cdi_devices = vec!["vendor.com/class=other".into()];
+    let refusal = step(&pod, ask(&again), Time(1)).unwrap_err();
+    assert!(refusal.to_string().contains("config.CDI_devices"), "{refusal}");
 }
 
 #[test]

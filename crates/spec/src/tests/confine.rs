@@ -94,11 +94,13 @@ fn memory_and_swap_are_written_together() {
         c.node.swap_limits = false;
     });
     assert_eq!(linux(&built).resources().as_ref().unwrap().memory().unwrap().swap(), None);
-    let error = Case::refused(|c| {
-        c.container.resources.memory_limit = 2;
-        c.container.resources.memory_swap_limit = 1;
-    });
-    assert!(error.to_string().contains("memory_swap_limit_in_bytes"));
+    for limit in [0, 2] {
+        let error = Case::refused(|c| {
+            c.container.resources.memory_limit = limit;
+            c.container.resources.memory_swap_limit = 1;
+        });
+        assert!(error.to_string().contains("memory_swap_limit_in_bytes"));
+    }
     assert!(linux(&Case::with(|_| {})).resources().as_ref().unwrap().memory().is_none());
 }
 
@@ -215,7 +217,11 @@ fn a_localhost_profile_is_taken_as_it_is() {
             c.localhost = bad;
         });
         assert_eq!(error.kind(), Kind::Invalid);
+        let named = "config.linux.security_context.seccomp.localhost_ref: /p.json ";
+        assert!(error.to_string().starts_with(named), "{error}");
     }
+    check_site_profile(r#"{"defaultAction":"SCMP_ACT_ALLOW"}"#).unwrap();
+    check_site_profile("{}").unwrap_err();
 }
 
 #[test]

@@ -50,7 +50,7 @@ pub(super) fn all_of(given: &Resources, v2: bool) -> std::result::Result<Vec<Lim
         found.push(Limit::Bandwidth { period, quota });
     }
     let limit = (given.memory_limit != 0).then_some(given.memory_limit);
-    let swap = swap(given, v2);
+    let swap = swap(given, v2)?;
     if limit.is_some() || swap.is_some() {
         found.push(Limit::Memory { limit, swap });
     }
@@ -65,13 +65,19 @@ pub(super) fn all_of(given: &Resources, v2: bool) -> std::result::Result<Vec<Lim
     Ok(found)
 }
 
-fn swap(given: &Resources, v2: bool) -> Option<i64> {
-    match (given.memory_swap_limit, given.memory_limit) {
-        (0, _) => None,
-        (total, _) if !v2 || total < 0 => Some(total),
-        (total, limit) if limit > 0 => Some((total - limit).max(0)),
+/// Nothing said of swap: none beyond the memory, as it is for a new container.
+fn swap(given: &Resources, v2: bool) -> std::result::Result<Option<i64>, UpdateError> {
+    Ok(match (given.memory_swap_limit, given.memory_limit) {
+        (0, 0) => None,
+        (0, limit) if limit > 0 && v2 => Some(0),
+        (0, limit) => Some(limit),
+        (sum, limit) if sum > 0 && sum < limit => {
+            return Err(UpdateError::SwapBelow { limit, sum });
+        }
+        (sum, _) if !v2 || sum < 0 => Some(sum),
+        (sum, limit) if limit > 0 => Some(sum - limit),
         _ => None,
-    }
+    })
 }
 
 /// v1 shares 2 to 262144 onto v2 weights 1 to 10000, as libcontainer does when it creates the container.
@@ -229,6 +235,13 @@ mod tests {
         let memory = |limit, swap| vec![Limit::Memory { limit: Some(limit), swap }];
         assert_eq!(all_of(&given, false).unwrap(), memory(100, Some(150)));
         assert_eq!(all_of(&given, true).unwrap(), memory(100, Some(50)));
+        let less = Resources { memory_swap_limit: 99, ..given.clone() };
+        assert!(all_of(&less, false).is_err() && all_of(&less, true).is_err());
+        let silent = Resources { memory_swap_limit: 0, ..given.clone() };
+        assert_eq!(all_of(&silent, false).unwrap(), memory(100, Some(100)));
+        assert_eq!(all_of(&silent, true).unwrap(), memory(100, Some(0)));
+        let unlimited = Resources { memory_limit: -1, ..silent };
+        assert_eq!(all_of(&unlimited, true).unwrap(), memory(-1, Some(-1)));
         let given = Resources { memory_swap_limit: -1, ..given };
         assert_eq!(all_of(&given, true).unwrap(), memory(100, Some(-1)));
     }

@@ -5,11 +5,11 @@ use std::io;
 use std::os::fd::OwnedFd;
 use std::rc::Rc;
 
-use rustix::fs::{Mode, OFlags, ResolveFlags};
+use rustix::fs::{Mode, OFlags};
 use rustix::io::Errno;
 
 use super::{BLOCK, Entry, MAX_CACHED, MAX_PATH, Tree, TreeError, lossy};
-use crate::layer::node::open_plain;
+use crate::layer::node::{open_in_root, open_plain};
 
 impl Tree {
     pub(super) fn components<'e>(&self, entry: &'e Entry) -> Result<Vec<&'e [u8]>, TreeError> {
@@ -85,13 +85,7 @@ impl Tree {
     }
 
     pub(super) fn open(&self, path: &[u8]) -> Result<OwnedFd, Errno> {
-        rustix::fs::openat2(
-            &*self.root,
-            path,
-            OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC,
-            Mode::empty(),
-            ResolveFlags::IN_ROOT | ResolveFlags::NO_MAGICLINKS,
-        )
+        open_in_root(&self.root, path, OFlags::RDONLY | OFlags::DIRECTORY)
     }
 
     pub(super) fn open_plain(&self, path: &[u8]) -> Result<OwnedFd, Errno> {
