@@ -79,7 +79,11 @@ pub(super) struct Command {
     ended: Option<oneshot::Receiver<v1::ExecExited>>,
     /// How long it has to end by itself.
     grace: Duration,
+    stdin: Kept,
 }
+
+/// An input that nobody ended: its closing would tell the command that it has had all of it.
+pub(super) type Kept = Arc<Mutex<Option<pipe::Sender>>>;
 
 impl Command {
     /// Makes its cgroup.
@@ -91,15 +95,21 @@ impl Command {
     ) -> Result<(Self, Option<OwnedFd>), Fault> {
         let random = host::proc::random_id();
         let id = ExecId::from_random(random.map_err(|e| io_fault("random id", &e))?);
-        let pod = pod_cgroup(sandbox)?;
-        let (node, container, exec) = (shim.node.clone(), container.clone(), id.clone());
-        let (cgroup, place) = blocking(move || {
-            node.cgroups.exec_place(&pod, &container, &exec).map_err(|e| fault(e.kind(), &e))
-        })
-        .await?;
-        let ended = Some(shim.execs.wait_for(&id));
+        let (pod, container) = (pod_cgroup(sandbox)?, container.clone());
         let (node, client, execs) = (shim.node.clone(), shim.client.clone(), shim.execs.clone());
-        Ok((Self { node, client, execs, id, place: Some(place), ended, grace }, cgroup))
+        // A caller that goes meanwhile leaves a command to be dropped, not a cgroup that nobody knows of.
+        let made = tokio::spawn(async move {
+            let (maker, exec) = (node.clone(), id.clone());
+            let (cgroup, place) = blocking(move || {
+                let made = maker.cgroups.exec_place(&pod, &container, &exec);
+                made.map_err(|e| fault(e.kind(), &e))
+            })
+            .await?;
+            let ended = Some(execs.wait_for(&id));
+            let (place, stdin) = (Some(place), Kept::default());
+            Ok((Self { node, client, execs, id, place, ended, grace, stdin }, cgroup))
+        });
+        made.await.unwrap_or_else(|e| Err(Fault::new(Kind::Internal, e.to_string())))
     }
 
     /// Begins it. Gives the master of its terminal, if it has one.
@@ -132,6 +142,11 @@ impl Command {
         Ok(begun?.1)
     }
 
+    /// Where its input stays that nobody ended, until it has been killed.
+    pub(super) fn stdin(&self) -> Kept {
+        Arc::clone(&self.stdin)
+    }
+
     /// Waits for its end. None: the shim went away.
     pub(super) async fn ended(&mut self) -> Option<v1::ExecExited> {
         let exited = self.ended.as_mut()?.await.ok();
@@ -153,7 +168,7 @@ impl Drop for Command {
     fn drop(&mut self) {
         let (Some(place), ended) = (self.place.take(), self.ended.take()) else { return };
         let (node, client, execs) = (self.node.clone(), self.client.clone(), self.execs.clone());
-        let (id, grace) = (self.id.clone(), self.grace);
+        let (id, grace, stdin) = (self.id.clone(), self.grace, self.stdin());
         // Without a runtime the daemon is ending, and the shim kills what is tied to it.
         let Ok(runtime) = tokio::runtime::Handle::try_current() else { return };
         runtime.spawn(async move {
@@ -163,6 +178,7 @@ impl Drop for Command {
             if let Some(ended) = ended {
                 drop(tokio::time::timeout(REAPED, ended).await);
             }
+            drop(stdin);
             execs.forget(&id);
             tokio::task::spawn_blocking(move || {
                 // Its main process may have ended long before what it started.

@@ -1,6 +1,7 @@
 //! Exec and attach: a client's ends and those of a process, until one of them has enough.
 
 use std::future::Future;
+use std::time::Duration;
 
 use engine::world::{Ended, Session, World};
 use tokio::sync::watch;
@@ -12,6 +13,9 @@ use super::ends::{Client, Output};
 use super::status::Verdict;
 use super::{Ask, Server, pump, stopping};
 
+/// How long a client that has had its time may take to read the rest. Longer than [`pump::QUIET_FOR`].
+const PARTING: Duration = Duration::from_secs(5);
+
 impl<W: World> Server<W> {
     /// Serves a client whose ends are all there. Returns when it has been told how it ended, or is gone.
     pub(super) async fn command(
@@ -20,17 +24,16 @@ impl<W: World> Server<W> {
         mut client: Client,
         gone: impl Future<Output = ()>,
     ) {
-        // Not given up when the client goes: what was half begun has to become a session to be dropped as one.
-        let opened = self.open(ask).await;
         let run = async {
-            let verdict = match opened {
+            let (verdict, patience) = match self.open(ask).await {
                 Ok(session) => self.run(&mut client, session).await,
-                Err(why) => Verdict::Failure(why),
+                Err(why) => (Verdict::Failure(why), self.patience.idle),
             };
             debug!(?verdict, "session over");
-            client.end(&verdict).await;
+            // An error means that it takes nothing any more.
+            drop(tokio::time::timeout(patience, client.end(&verdict)).await);
         };
-        // Dropping the first drops the session: its process is killed. Neither is resumed.
+        // Dropping the first drops the session, or what is to become one: its process is killed. Neither is resumed.
         tokio::select! {
             () = run => {}
             () = gone => debug!("the client has gone"),
@@ -51,7 +54,8 @@ impl<W: World> Server<W> {
         opened.map_err(|error| format!("{doing}: {}", engine::record::chain(&error)))
     }
 
-    async fn run(&self, client: &mut Client, session: Session) -> Verdict {
+    /// Gives how it ended, and how long the client may take to hear of it.
+    async fn run(&self, client: &mut Client, session: Session) -> (Verdict, Duration) {
         let activity = Activity::new();
         let over = watch::Sender::new(false);
         let Session { stdin, stdout, stderr, terminal, ended } = session;
@@ -70,15 +74,27 @@ impl<W: World> Server<W> {
         let stdout = Flow::start(stdout, &mut client.stdout, &activity, &over);
         let stderr = Flow::start(stderr, &mut client.stderr, &activity, &over);
         // None is resumed: the first that is ready decides.
-        let ended: Ended = tokio::select! {
-            ended = ended => ended,
-            () = activity.ceased(self.patience.idle) => Ended::Lost("idle for too long".to_owned()),
-            () = stopping(self.stop.clone()) => Ended::Lost("ferropod is stopping".to_owned()),
+        let (ended, patience): (Ended, _) = tokio::select! {
+            ended = ended => (ended, self.patience.idle),
+            () = activity.ceased(self.patience.idle) => (lost("idle for too long"), PARTING),
+            () = stopping(self.stop.clone()) => (lost("ferropod is stopping"), PARTING),
         };
         over.send_replace(true);
-        (client.stdout, client.stderr) = tokio::join!(stdout.finish(), stderr.finish());
-        ended.into()
+        activity.note();
+        let flows = async { tokio::join!(stdout.finish(), stderr.finish()) };
+        // Neither is resumed.
+        tokio::select! {
+            both = flows => {
+                (client.stdout, client.stderr) = both;
+                (ended.into(), patience)
+            }
+            () = activity.ceased(patience) => (ended.into(), Duration::ZERO),
+        }
     }
+}
+
+fn lost(why: &str) -> Ended {
+    Ended::Lost(why.to_owned())
 }
 
 /// An output on its way. Dropped, it stops.

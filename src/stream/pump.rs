@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use bytes::BytesMut;
 use engine::world::Terminal;
-use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite};
+use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
 use tokio::sync::watch;
 
 use super::activity::Activity;
@@ -80,7 +80,8 @@ where
                     break;
                 }
             }
-            Ok(false) => return,
+            // An error means that the process has closed it already.
+            Ok(false) => return drop(to.shutdown().await),
             // The session is about to be dropped: its process is not to take this for the end of its input.
             Err(Gone) => std::future::pending().await,
         }

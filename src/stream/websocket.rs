@@ -16,7 +16,7 @@ use tokio_tungstenite::tungstenite::protocol::frame::coding::CloseCode;
 use tokio_tungstenite::tungstenite::protocol::{CloseFrame, Role, WebSocketConfig};
 use tracing::debug;
 
-use super::ends::{Client, Gone, Input, Output};
+use super::ends::{Client, Gone, Input, Messages, Output};
 use super::forward::Pair;
 use super::negotiate::{Codec, Version};
 use super::{Ask, Server};
@@ -168,7 +168,7 @@ impl Socket {
     fn input(&mut self, number: u8) -> Input {
         let (to, from) = mpsc::channel(WAITING);
         self.routes.set(number, to);
-        Input::Channel(from)
+        Input::Channel(Messages::new(from))
     }
 
     fn output(&self, number: u8) -> Output {
@@ -222,11 +222,14 @@ impl Routes {
 
     /// Hands the bytes to their channel's reader, and waits while that is behind. What nobody reads is thrown away.
     async fn hand(&mut self, number: u8, bytes: Bytes, nudge: &Nudge) {
+        if !bytes.is_empty() {
+            self.pass(number, bytes, nudge).await;
+        }
+    }
+
+    async fn pass(&mut self, number: u8, bytes: Bytes, nudge: &Nudge) {
         let Some(route) = self.0.get_mut(usize::from(number)) else { return };
         let Some(to) = route else { return };
-        if bytes.is_empty() {
-            return;
-        }
         // Both are cancel-safe: nudging never ends.
         let sent = tokio::select! {
             sent = to.send(bytes) => sent.is_ok(),
@@ -237,7 +240,8 @@ impl Routes {
         }
     }
 
-    fn end(&mut self, number: u8) {
+    async fn end(&mut self, number: u8, nudge: &Nudge) {
+        self.pass(number, Bytes::new(), nudge).await;
         if let Some(route) = self.0.get_mut(usize::from(number)) {
             *route = None;
         }
@@ -275,7 +279,7 @@ async fn read<IO>(
         match stream.next().await {
             Some(Ok(message)) => match unseal(message, codec, version) {
                 Some(Said::Bytes(number, bytes)) => routes.hand(number, bytes, &nudge).await,
-                Some(Said::End(number)) => routes.end(number),
+                Some(Said::End(number)) => routes.end(number, &nudge).await,
                 None => {}
             },
             Some(Err(error)) => {

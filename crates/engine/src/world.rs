@@ -229,7 +229,7 @@ pub trait Terminal: Send + Sync {
 /// Dropped before [`Session::ended`] is ready, the client is gone: a command is killed with all that it started (with a
 /// terminal it hangs up first); a container that was attached to goes on.
 pub struct Session {
-    /// Dropping it ends the input.
+    /// Shutting it down ends the input. Dropped without that, a command has no end of its input before it is killed.
     pub stdin: Option<Box<dyn AsyncWrite + Send + Unpin>>,
     /// Its end is the end of the output.
     pub stdout: Option<Box<dyn AsyncRead + Send + Unpin>>,
