@@ -104,7 +104,7 @@ pub(super) async fn open(
     sandbox: &Sandbox,
     order: OpenOrder,
 ) -> Result<Session, Fault> {
-    let OpenOrder { container, pid, command: args, ends } = order;
+    let OpenOrder { container, pid, command: args, ends, window } = order;
     let grace = if ends.tty { HUNG_UP } else { Duration::ZERO };
     let (mut command, cgroup) = Command::prepare(shim, sandbox, &container.id, grace).await?;
     let (pipes, theirs) = if ends.tty { Default::default() } else { pipes(ends)? };
@@ -113,6 +113,8 @@ pub(super) async fn open(
         pid,
         args,
         tty: ends.tty,
+        width: window.map_or(0, |(width, _)| width.into()),
+        height: window.map_or(0, |(_, height)| height.into()),
         ..v1::ExecJob::default()
     };
     let master = match command.begin(job, None, (theirs, cgroup)).await {

@@ -10,11 +10,14 @@ use tracing::debug;
 
 use super::activity::Activity;
 use super::ends::{Client, Output};
+use super::resize::{Size, Window};
 use super::status::Verdict;
 use super::{Ask, Server, pump, stopping};
 
 /// How long a client that has had its time may take to read the rest. Longer than [`pump::QUIET_FOR`].
 const PARTING: Duration = Duration::from_secs(5);
+/// How long a command with a terminal waits for its window's size: clients tell it as soon as they may.
+const SIZE_WITHIN: Duration = Duration::from_millis(200);
 
 impl<W: World> Server<W> {
     /// Serves a client whose ends are all there. Returns when it has been told how it ended, or is gone.
@@ -25,7 +28,7 @@ impl<W: World> Server<W> {
         gone: impl Future<Output = ()>,
     ) {
         let run = async {
-            let (verdict, patience) = match self.open(ask).await {
+            let (verdict, patience) = match self.open(ask, client.resize.as_mut()).await {
                 Ok(session) => self.run(&mut client, session).await,
                 Err(why) => (Verdict::Failure(why), self.patience.idle),
             };
@@ -40,10 +43,11 @@ impl<W: World> Server<W> {
         }
     }
 
-    async fn open(&self, ask: &Ask) -> Result<Session, String> {
+    async fn open(&self, ask: &Ask, window: Option<&mut Window>) -> Result<Session, String> {
         let (opened, doing) = match ask {
             Ask::Exec { container, command, ends } => {
-                let opened = self.engine.open_exec(container, command.clone(), *ends).await;
+                let size = first(window).await.map(|size| (size.width, size.height));
+                let opened = self.engine.open_exec(container, command.clone(), *ends, size).await;
                 (opened, "error executing command in container")
             }
             Ask::Attach { container, ends } => {
@@ -68,7 +72,9 @@ impl<W: World> Server<W> {
         }
         match (client.resize.take(), terminal) {
             (Some(from), Some(to)) => drop(inputs.spawn(pump::resize(from, to))),
-            (Some(from), None) => drop(inputs.spawn(pump::discard(from))),
+            (Some(mut from), None) => {
+                drop(inputs.spawn(async move { while from.size().await.is_some() {} }));
+            }
             (None, to) => drop(to),
         }
         let stdout = Flow::start(stdout, &mut client.stdout, &activity, &over);
@@ -91,6 +97,13 @@ impl<W: World> Server<W> {
             () = activity.ceased(patience) => (ended.into(), Duration::ZERO),
         }
     }
+}
+
+/// The size that a window has from the beginning: a program may ask before the client can tell it.
+async fn first(window: Option<&mut Window>) -> Option<Size> {
+    let window = window?;
+    // An error means that the client has not told it.
+    tokio::time::timeout(SIZE_WITHIN, window.size()).await.ok().flatten()
 }
 
 fn lost(why: &str) -> Ended {

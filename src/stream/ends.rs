@@ -5,6 +5,7 @@ use bytes::{BufMut, Bytes, BytesMut};
 use tokio::sync::mpsc;
 
 use super::negotiate::Version;
+use super::resize::Window;
 use super::status::Verdict;
 use super::websocket::Channel;
 
@@ -131,7 +132,7 @@ pub(super) struct Client {
     pub(super) stdin: Option<Input>,
     pub(super) stdout: Option<Output>,
     pub(super) stderr: Option<Output>,
-    pub(super) resize: Option<Input>,
+    pub(super) resize: Option<Window>,
     /// Directions that carry nothing, and are ended with the rest.
     pub(super) silent: Vec<Output>,
 }

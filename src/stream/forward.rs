@@ -13,6 +13,7 @@ use names::SandboxId;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
 use tokio::net::tcp::{OwnedReadHalf, OwnedWriteHalf};
+use tokio::sync::watch;
 use tokio::task::JoinSet;
 use tokio::time::Instant;
 use tracing::debug;
@@ -23,6 +24,8 @@ use super::{Server, batch, pump, stopping};
 
 /// How often it is asked whether the sandbox is still there: a connection in it would keep its network namespace.
 const LOOK_EVERY: Duration = Duration::from_secs(2);
+/// How long all clients may take to hear why their pairs end; less than the daemon has to stop.
+const LEAVE_FOR: Duration = Duration::from_secs(1);
 /// How long a client may take to hear how a pair ended.
 const TELL_FOR: Duration = Duration::from_secs(5);
 const CHUNK: usize = 256 << 10;
@@ -52,6 +55,7 @@ impl<W: World> Server<W> {
         let gone = session.ended();
         let over = self.forward_over(sandbox);
         tokio::pin!(gone, over);
+        let (end, ended) = watch::channel(None);
         loop {
             // All are cancel-safe: a stream, a finished pair and a late half stay where they are until the next turn.
             tokio::select! {
@@ -60,13 +64,17 @@ impl<W: World> Server<W> {
                     if running.len() >= PAIRS_MAX {
                         incoming.refuse();
                     } else if let Some(pair) = pairs.add(incoming) {
-                        running.spawn(pair.serve(self.engine.clone(), sandbox.clone(), self.patience.idle));
+                        let run = Run { engine: self.engine.clone(), sandbox: sandbox.clone(), idle: self.patience.idle, end: ended.clone() };
+                        running.spawn(pair.serve(run));
                     }
                 }
                 Some(_) = running.join_next() => activity.note(),
                 late = pairs.late() => drop(running.spawn(too_late(late))),
                 () = activity.ceased(self.patience.idle), if running.is_empty() => break,
-                () = &mut over => break,
+                why = &mut over => {
+                    leave(&mut running, &end, why).await;
+                    break;
+                }
                 _ = &mut gone => break,
             }
         }
@@ -74,8 +82,8 @@ impl<W: World> Server<W> {
         session.close().await;
     }
 
-    /// Ready when the daemon stops or the sandbox does.
-    pub(super) async fn forward_over(&self, sandbox: &SandboxId) {
+    /// Ready when the daemon stops or the sandbox does; says which.
+    pub(super) async fn forward_over(&self, sandbox: &SandboxId) -> &'static str {
         let vanished = async {
             while self.engine.forwardable(sandbox.as_str()).is_ok() {
                 tokio::time::sleep(LOOK_EVERY).await;
@@ -83,11 +91,23 @@ impl<W: World> Server<W> {
         };
         // Neither is resumed.
         tokio::select! {
-            () = vanished => debug!("the sandbox is not ready any more"),
-            () = stopping(self.stop.clone()) => {}
+            () = vanished => "the pod is not ready any more",
+            () = stopping(self.stop.clone()) => "ferropod is stopping",
         }
     }
 }
+
+/// Ends pairs, and lets them tell their clients why.
+pub(super) async fn leave(pairs: &mut JoinSet<()>, end: &watch::Sender<End>, why: &'static str) {
+    debug!(why, "forwarding ends");
+    end.send_replace(Some(why));
+    let told = async { while pairs.join_next().await.is_some() {} };
+    // An error means that a client does not listen.
+    drop(tokio::time::timeout(LEAVE_FOR, told).await);
+}
+
+/// Why all pairs of a session end, once they do.
+pub(super) type End = Option<&'static str>;
 
 // === pairs of SPDY streams ===
 
@@ -226,30 +246,48 @@ async fn tell(mut error: Output, words: &str) {
 
 // === one pair ===
 
+/// What a pair needs to run.
+#[derive(Debug)]
+pub(super) struct Run<W: World> {
+    pub(super) engine: Engine<W>,
+    pub(super) sandbox: SandboxId,
+    pub(super) idle: Duration,
+    pub(super) end: watch::Receiver<End>,
+}
+
 impl Pair {
     /// Dials, and copies both ways until both have ended.
-    pub(super) async fn serve<W: World>(
-        self,
-        engine: Engine<W>,
-        sandbox: SandboxId,
-        idle: Duration,
-    ) {
-        let port = self.port;
-        let why = match engine.dial(&sandbox, port).await {
-            Ok(stream) => match copy(stream, self.input, self.output, idle).await {
-                Ok(()) => None,
-                Err(why) => Some(why.to_owned()),
-            },
-            Err(error) => {
-                self.output.reset();
-                Some(engine::record::chain(&error))
+    pub(super) async fn serve<W: World>(self, run: Run<W>) {
+        let Run { engine, sandbox, idle, mut end } = run;
+        let Self { port, input, output, error } = self;
+        let forward = async {
+            match engine.dial(&sandbox, port).await {
+                Ok(stream) => copy(stream, input, output, idle).await.map_err(str::to_owned),
+                Err(error) => {
+                    output.reset();
+                    Err(engine::record::chain(&error))
+                }
             }
         };
-        let words = why.map(|why| {
+        // Neither is resumed.
+        let done = tokio::select! {
+            done = forward => done,
+            why = ended(&mut end) => Err(why.to_owned()),
+        };
+        let words = done.err().map(|why| {
             debug!(port, why, "forwarding");
             format!("error forwarding port {port} to pod {}: {why}", sandbox.as_str())
         });
-        tell(self.error, &words.unwrap_or_default()).await;
+        tell(error, &words.unwrap_or_default()).await;
+    }
+}
+
+/// Ready when all pairs end.
+async fn ended(end: &mut watch::Receiver<End>) -> &'static str {
+    match end.wait_for(Option::is_some).await.map(|why| *why) {
+        Ok(Some(why)) => why,
+        // The session is being dropped.
+        Ok(None) | Err(_) => std::future::pending().await,
     }
 }
 

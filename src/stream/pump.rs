@@ -10,7 +10,7 @@ use tokio::sync::watch;
 use super::activity::Activity;
 use super::batch;
 use super::ends::{Gone, Input, Output};
-use super::resize::Sizes;
+use super::resize::Window;
 
 /// What is read at once from a process that has much to say: as much as a pipe holds. It begins with less.
 const CHUNK: usize = 256 << 10;
@@ -96,10 +96,8 @@ pub(super) async fn discard(mut from: Input) {
 }
 
 /// The client's window sizes to a terminal.
-pub(super) async fn resize(mut from: Input, terminal: Box<dyn Terminal>) {
-    let mut sizes = Sizes::default();
-    while let Ok(Some(bytes)) = from.chunk().await {
-        let Some(size) = sizes.feed(&bytes) else { continue };
+pub(super) async fn resize(mut window: Window, terminal: Box<dyn Terminal>) {
+    while let Some(size) = window.size().await {
         if let Err(fault) = terminal.resize(size.width, size.height) {
             tracing::debug!("a window's size: {}", fault.message);
         }

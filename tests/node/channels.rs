@@ -1,5 +1,6 @@
 //! WebSocket clients that are not crictl: every subprotocol, and ports by channels.
 
+use std::io::Write;
 use std::net::TcpStream;
 use std::time::Duration;
 
@@ -81,6 +82,11 @@ impl Client {
             Message::binary([&[channel], words].concat())
         };
         self.socket.send(message).expect("it reads");
+    }
+
+    /// What a message is made of, or what is none.
+    pub(crate) fn say_raw(&mut self, bytes: &[u8]) {
+        self.socket.get_mut().write_all(bytes).expect("it reads");
     }
 
     /// The next message with something in it, and the close frame at the end.

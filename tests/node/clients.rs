@@ -4,9 +4,11 @@ use std::io::{Read, Write};
 use std::net::TcpStream;
 use std::time::{Duration, Instant};
 
+use cri_proto::cri::ExecRequest;
 use serde_json::Value;
+use tokio_tungstenite::tungstenite::protocol::frame::coding::CloseCode;
 
-use crate::channels::{Client, exec_url, forward};
+use crate::channels::{Client, call, exec_url, forward};
 use crate::machine;
 use crate::node::Node;
 use crate::node::{at_most, eventually, write};
@@ -231,5 +233,72 @@ fn streams_that_a_client_opens_and_resets_without_end_are_refused() {
     assert!(half(&"9".repeat(1000)), "a name of any length");
     let refused = (0..1100).filter(|request| half(&request.to_string())).count();
     assert_eq!(refused, 1100 - 1024);
+    node.end_clean();
+}
+
+#[test]
+fn a_terminal_has_its_size_before_its_program_asks() {
+    let node = Node::with_busybox();
+    let (_, id) = running(&node);
+    let size = br#"{"Width":111,"Height":22}"#;
+    for _ in 0..20 {
+        let url = || terminal_url(&node, &id, &["stty", "size"]);
+        let mut spdy = Spdy::connect(&url(), "v4.channel.k8s.io");
+        let [_, stdout, resize] =
+            ["error", "stdout", "resize"].map(|kind| spdy.open(&[("streamtype", kind)]));
+        spdy.data(resize, false, size);
+        assert_eq!(spdy.said_on(stdout, "\n"), "22 111\r\n");
+        let mut channels = Client::connect(&url(), "v5.channel.k8s.io");
+        channels.say(4, size);
+        assert_eq!(channels.hear().expect("a message"), (1, b"22 111\r\n".to_vec()));
+    }
+    node.end_clean();
+}
+
+fn terminal_url(node: &Node, id: &str, command: &[&str]) -> String {
+    let request = ExecRequest {
+        container_id: id.to_owned(),
+        cmd: command.iter().map(|word| (*word).to_owned()).collect(),
+        stdout: true,
+        tty: true,
+        ..ExecRequest::default()
+    };
+    call(node, async |mut runtime| runtime.exec(request).await.expect("a URL").into_inner().url)
+}
+
+#[test]
+fn a_websocket_client_that_breaks_the_protocol_is_told_so() {
+    let node = Node::with_busybox();
+    let (_, id) = running(&node);
+    // A message of 5 MiB that begins, and one that is not masked.
+    for (bytes, code) in [
+        (&[0x82, 0xff, 0, 0, 0, 0, 0, 0x50, 0, 0, 0, 0, 0, 0][..], CloseCode::Size),
+        (b"\x82\x01x", CloseCode::Protocol),
+    ] {
+        let mut client = Client::connect(&exec_url(&node, &id, "cat"), "v5.channel.k8s.io");
+        client.say_raw(bytes);
+        let end = client.hear().expect_err("an end").expect("a reason");
+        assert_eq!(end.code, code);
+    }
+    node.end_clean();
+}
+
+#[test]
+fn a_forwarded_connection_is_told_why_it_ends_with_its_pod() {
+    let node = Node::with_busybox();
+    let (pod, _) = running(&node);
+    let id = node.run(&pod, "exec nc -lk -p 8096 -e cat", &Value::Null);
+    eventually("it serves", || {
+        node.try_crictl(&["exec", "-s", &id, "nc", "-z", "127.0.0.1", "8096"]).status.success()
+    });
+    let url = forward(&node, &pod.id, vec![]).expect("a URL");
+    let mut client = Spdy::connect(&url, "portforward.k8s.io");
+    let [error, data] = ["error", "data"]
+        .map(|kind| client.open(&[("streamtype", kind), ("port", "8096"), ("requestid", "0")]));
+    client.data(data, false, b"word");
+    assert_eq!(client.said_on(data, "word"), "word");
+    node.crictl(&["stopp", &pod.id]);
+    let said = client.said_on(error, "not ready");
+    assert!(said.contains("not ready") || said.contains("reset"), "{said}");
     node.end_clean();
 }

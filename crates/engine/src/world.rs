@@ -216,6 +216,8 @@ pub struct OpenOrder {
     pub command: Vec<String>,
     /// What the client holds of it.
     pub ends: Ends,
+    /// Width and height of its terminal, in characters, where the client has said them.
+    pub window: Option<(u16, u16)>,
 }
 
 /// Sizes a terminal, in characters.
