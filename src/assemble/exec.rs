@@ -27,6 +27,9 @@ use super::{Node, blocking, fault};
 const KEPT: usize = (8 << 20) - (64 << 10);
 /// The kernel's own limit of what a pipe may hold.
 const MOST_IN_PIPE: u64 = 1 << 20;
+/// When a command's cgroup is tried to be removed.
+const AGAIN: [Duration; 4] =
+    [Duration::ZERO, Duration::from_millis(50), Duration::from_millis(500), Duration::from_secs(3)];
 /// How long a command that was killed may take to be reaped before its cgroup is let go.
 const REAPED: Duration = Duration::from_secs(2);
 
@@ -159,8 +162,7 @@ impl Command {
         self.execs.forget(&self.id);
         self.ended = None;
         let Some(place) = self.place.take() else { return };
-        let node = self.node.clone();
-        tokio::task::spawn_blocking(move || release(&node, &place));
+        tokio::spawn(let_go(self.node.clone(), place));
     }
 }
 
@@ -180,22 +182,39 @@ impl Drop for Command {
             }
             drop(stdin);
             execs.forget(&id);
-            tokio::task::spawn_blocking(move || {
+            let (own, doomed) = (node.clone(), place.clone());
+            let kill = move || {
                 // Its main process may have ended long before what it started.
-                if let Err(error) = node.cgroups.kill(place.path()) {
+                if let Err(error) = own.cgroups.kill(doomed.path()) {
                     tracing::warn!("{}", engine::record::chain(&error));
                 }
-                release(&node, &place);
-            });
+            };
+            // An error means that it panicked.
+            drop(tokio::task::spawn_blocking(kill).await);
+            let_go(node, place).await;
         });
     }
 }
 
-/// Blocks, for a few milliseconds.
-fn release(node: &Node, place: &ExecPlace) {
-    if let Err(error) = node.cgroups.release_exec(place) {
-        tracing::debug!("{}", engine::record::chain(&error));
+/// Again and again: a launch that has said why it could not is still to end. What a command leaves running keeps its cgroup.
+async fn let_go(node: Node, place: ExecPlace) {
+    for pause in AGAIN {
+        tokio::time::sleep(pause).await;
+        let (node, place) = (node.clone(), place.clone());
+        let released = tokio::task::spawn_blocking(move || release(&node, &place)).await;
+        if released.unwrap_or(true) {
+            return;
+        }
     }
+}
+
+/// Whether there is nothing more to be released. Blocks, for a few milliseconds.
+fn release(node: &Node, place: &ExecPlace) -> bool {
+    let released = node.cgroups.release_exec(place);
+    if let Err(error) = &released {
+        tracing::debug!("{}", engine::record::chain(error));
+    }
+    !released.is_err_and(|error| error.is_busy())
 }
 
 fn bundle(node: &Node, container: &str) -> String {

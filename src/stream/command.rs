@@ -28,9 +28,12 @@ impl<W: World> Server<W> {
         gone: impl Future<Output = ()>,
     ) {
         let run = async {
-            let (verdict, patience) = match self.open(ask, client.resize.as_mut()).await {
-                Ok(session) => self.run(&mut client, session).await,
-                Err(why) => (Verdict::Failure(why), self.patience.idle),
+            let opened = self.open(ask, client.resize.as_mut());
+            let opened = tokio::time::timeout(self.patience.idle, opened).await;
+            let (verdict, patience) = match opened {
+                Ok(Ok(session)) => self.run(&mut client, session).await,
+                Ok(Err(why)) => (Verdict::Failure(why), self.patience.idle),
+                Err(_) => (lost("idle for too long").into(), PARTING),
             };
             debug!(?verdict, "session over");
             // An error means that it takes nothing any more.

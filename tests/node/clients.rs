@@ -4,7 +4,8 @@ use std::io::{Read, Write};
 use std::net::TcpStream;
 use std::time::{Duration, Instant};
 
-use cri_proto::cri::ExecRequest;
+use cri_proto::cri::{ExecRequest, ExecSyncRequest};
+use futures::future::join_all;
 use serde_json::Value;
 use tokio_tungstenite::tungstenite::protocol::frame::coding::CloseCode;
 
@@ -300,5 +301,31 @@ fn a_forwarded_connection_is_told_why_it_ends_with_its_pod() {
     node.crictl(&["stopp", &pod.id]);
     let said = client.said_on(error, "not ready");
     assert!(said.contains("not ready") || said.contains("reset"), "{said}");
+    node.end_clean();
+}
+
+#[test]
+fn commands_that_cannot_be_executed_leave_no_cgroups() {
+    let node = Node::with_busybox();
+    let pod = node.run_pod(&Value::Null);
+    let id = node.run(&pod, "exec sleep 991", &Value::Null);
+    call(&node, async |runtime| {
+        let vain = |_| {
+            let mut runtime = runtime.clone();
+            let (container_id, cmd) = (id.clone(), vec!["/no/such/program".to_owned()]);
+            let request = ExecSyncRequest { container_id, cmd, timeout: 0 };
+            async move { runtime.exec_sync(request).await.expect_err("no program") }
+        };
+        for _ in 0..10 {
+            join_all((0..16).map(vain)).await;
+        }
+    });
+    // Nothing is left on pure v1 that could be looked at here.
+    let Some(dir) = machine::cgroup_with(&id, "cgroup.events") else { return node.end_clean() };
+    let execs = || {
+        let names = std::fs::read_dir(&dir).expect("a cgroup").map(|entry| entry.expect("a file"));
+        names.filter(|entry| entry.file_name().to_string_lossy().starts_with("exec-")).count()
+    };
+    eventually("their cgroups are gone", || execs() == 0);
     node.end_clean();
 }
