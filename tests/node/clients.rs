@@ -329,3 +329,27 @@ fn commands_that_cannot_be_executed_leave_no_cgroups() {
     eventually("their cgroups are gone", || execs() == 0);
     node.end_clean();
 }
+
+#[test]
+fn a_terminal_hangs_up_before_its_command_is_killed() {
+    let node = Node::with_busybox();
+    let (_, id) = running(&node);
+    let begun = |script: &str| {
+        let mut client =
+            Spdy::connect(&terminal_url(&node, &id, &["sh", "-c", script]), "v4.channel.k8s.io");
+        let [_, stdout, _] =
+            ["error", "stdout", "resize"].map(|kind| client.open(&[("streamtype", kind)]));
+        assert_eq!(client.said_on(stdout, "begun"), "begun\r\n");
+        client
+    };
+    drop(begun("trap 'touch /polite; exit' HUP; echo begun; while :; do sleep 0.05; done"));
+    let heard = || node.try_crictl(&["exec", "-s", &id, "ls", "/polite"]).status.success();
+    eventually("it was told", heard);
+    let stubborn = begun("trap '' HUP; echo begun; sleep 989");
+    eventually("it sleeps", || sleeping(&id, "989"));
+    drop(stubborn);
+    let gone = Instant::now();
+    eventually("it is gone", || !sleeping(&id, "989"));
+    assert!(gone.elapsed() < at_most(2), "{:?}", gone.elapsed());
+    node.end_clean();
+}
