@@ -26,8 +26,10 @@
 //!
 //! # Decisions
 //! * A client that goes takes its session along at once: the session is dropped, never told first.
-//! * Whoever has not read to its end what the process wrote before it ended gets it: only a pipe that a grandchild keeps open,
-//!   and that says nothing for [`pump::QUIET_FOR`], is given up.
+//! * Whoever has not read to its end what the process wrote before it ended gets it: only a pipe that a grandchild keeps open
+//!   is given up, when it has been waited for [`pump::QUIET_FOR`] in all; and a client that takes nothing for as long as it may be idle.
+//! * A command's input ends when the client says so, not when the client is gone: half of a file is not to be taken for all of
+//!   it before the command is killed. A daemon that is killed cannot keep that: its pipes close as it dies.
 //! * Idle is a session without data, not one without frames: clients ping.
 
 use std::sync::Arc;

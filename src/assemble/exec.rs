@@ -27,6 +27,9 @@ use super::{Node, blocking, fault};
 const KEPT: usize = (8 << 20) - (64 << 10);
 /// The kernel's own limit of what a pipe may hold.
 const MOST_IN_PIPE: u64 = 1 << 20;
+/// When a command's cgroup is tried to be removed.
+const AGAIN: [Duration; 4] =
+    [Duration::ZERO, Duration::from_millis(50), Duration::from_millis(500), Duration::from_secs(3)];
 /// How long a command that was killed may take to be reaped before its cgroup is let go.
 const REAPED: Duration = Duration::from_secs(2);
 
@@ -79,7 +82,11 @@ pub(super) struct Command {
     ended: Option<oneshot::Receiver<v1::ExecExited>>,
     /// How long it has to end by itself.
     grace: Duration,
+    stdin: Kept,
 }
+
+/// An input that nobody ended: its closing would tell the command that it has had all of it.
+pub(super) type Kept = Arc<Mutex<Option<pipe::Sender>>>;
 
 impl Command {
     /// Makes its cgroup.
@@ -91,15 +98,21 @@ impl Command {
     ) -> Result<(Self, Option<OwnedFd>), Fault> {
         let random = host::proc::random_id();
         let id = ExecId::from_random(random.map_err(|e| io_fault("random id", &e))?);
-        let pod = pod_cgroup(sandbox)?;
-        let (node, container, exec) = (shim.node.clone(), container.clone(), id.clone());
-        let (cgroup, place) = blocking(move || {
-            node.cgroups.exec_place(&pod, &container, &exec).map_err(|e| fault(e.kind(), &e))
-        })
-        .await?;
-        let ended = Some(shim.execs.wait_for(&id));
+        let (pod, container) = (pod_cgroup(sandbox)?, container.clone());
         let (node, client, execs) = (shim.node.clone(), shim.client.clone(), shim.execs.clone());
-        Ok((Self { node, client, execs, id, place: Some(place), ended, grace }, cgroup))
+        // A caller that goes meanwhile leaves a command to be dropped, not a cgroup that nobody knows of.
+        let made = tokio::spawn(async move {
+            let (maker, exec) = (node.clone(), id.clone());
+            let (cgroup, place) = blocking(move || {
+                let made = maker.cgroups.exec_place(&pod, &container, &exec);
+                made.map_err(|e| fault(e.kind(), &e))
+            })
+            .await?;
+            let ended = Some(execs.wait_for(&id));
+            let (place, stdin) = (Some(place), Kept::default());
+            Ok((Self { node, client, execs, id, place, ended, grace, stdin }, cgroup))
+        });
+        made.await.unwrap_or_else(|e| Err(Fault::new(Kind::Internal, e.to_string())))
     }
 
     /// Begins it. Gives the master of its terminal, if it has one.
@@ -132,6 +145,11 @@ impl Command {
         Ok(begun?.1)
     }
 
+    /// Where its input stays that nobody ended, until it has been killed.
+    pub(super) fn stdin(&self) -> Kept {
+        Arc::clone(&self.stdin)
+    }
+
     /// Waits for its end. None: the shim went away.
     pub(super) async fn ended(&mut self) -> Option<v1::ExecExited> {
         let exited = self.ended.as_mut()?.await.ok();
@@ -144,8 +162,7 @@ impl Command {
         self.execs.forget(&self.id);
         self.ended = None;
         let Some(place) = self.place.take() else { return };
-        let node = self.node.clone();
-        tokio::task::spawn_blocking(move || release(&node, &place));
+        tokio::spawn(let_go(self.node.clone(), place));
     }
 }
 
@@ -153,7 +170,7 @@ impl Drop for Command {
     fn drop(&mut self) {
         let (Some(place), ended) = (self.place.take(), self.ended.take()) else { return };
         let (node, client, execs) = (self.node.clone(), self.client.clone(), self.execs.clone());
-        let (id, grace) = (self.id.clone(), self.grace);
+        let (id, grace, stdin) = (self.id.clone(), self.grace, self.stdin());
         // Without a runtime the daemon is ending, and the shim kills what is tied to it.
         let Ok(runtime) = tokio::runtime::Handle::try_current() else { return };
         runtime.spawn(async move {
@@ -163,23 +180,41 @@ impl Drop for Command {
             if let Some(ended) = ended {
                 drop(tokio::time::timeout(REAPED, ended).await);
             }
+            drop(stdin);
             execs.forget(&id);
-            tokio::task::spawn_blocking(move || {
+            let (own, doomed) = (node.clone(), place.clone());
+            let kill = move || {
                 // Its main process may have ended long before what it started.
-                if let Err(error) = node.cgroups.kill(place.path()) {
+                if let Err(error) = own.cgroups.kill(doomed.path()) {
                     tracing::warn!("{}", engine::record::chain(&error));
                 }
-                release(&node, &place);
-            });
+            };
+            // An error means that it panicked.
+            drop(tokio::task::spawn_blocking(kill).await);
+            let_go(node, place).await;
         });
     }
 }
 
-/// Blocks, for a few milliseconds.
-fn release(node: &Node, place: &ExecPlace) {
-    if let Err(error) = node.cgroups.release_exec(place) {
-        tracing::debug!("{}", engine::record::chain(&error));
+/// Again and again: a launch that has said why it could not is still to end. What a command leaves running keeps its cgroup.
+async fn let_go(node: Node, place: ExecPlace) {
+    for pause in AGAIN {
+        tokio::time::sleep(pause).await;
+        let (node, place) = (node.clone(), place.clone());
+        let released = tokio::task::spawn_blocking(move || release(&node, &place)).await;
+        if released.unwrap_or(true) {
+            return;
+        }
     }
+}
+
+/// Whether there is nothing more to be released. Blocks, for a few milliseconds.
+fn release(node: &Node, place: &ExecPlace) -> bool {
+    let released = node.cgroups.release_exec(place);
+    if let Err(error) = &released {
+        tracing::debug!("{}", engine::record::chain(error));
+    }
+    !released.is_err_and(|error| error.is_busy())
 }
 
 fn bundle(node: &Node, container: &str) -> String {

@@ -5,6 +5,9 @@ use std::future::ready;
 use std::io;
 use std::os::fd::{AsRawFd, OwnedFd};
 use std::os::unix::net::UnixStream as StdStream;
+use std::pin::Pin;
+use std::sync::PoisonError;
+use std::task::{Context, Poll};
 use std::time::Duration;
 
 use engine::world::{Ended, Ends, OpenOrder, Session, Terminal};
@@ -17,7 +20,7 @@ use tokio::net::UnixStream;
 use tokio::net::unix::pipe;
 use wire::v1;
 
-use super::exec::{Command, code, io_fault, job, pipe};
+use super::exec::{Command, Kept, code, io_fault, job, pipe};
 use super::shims::{LiveShim, asked};
 
 /// How long a command has to end after its terminal has hung up.
@@ -38,6 +41,55 @@ impl Terminal for Window {
     }
 }
 
+/// A command's input: ended by being shut down, never by being dropped.
+struct Stdin {
+    pipe: Option<pipe::Sender>,
+    kept: Kept,
+}
+
+impl Drop for Stdin {
+    fn drop(&mut self) {
+        *self.kept.lock().unwrap_or_else(PoisonError::into_inner) = self.pipe.take();
+    }
+}
+
+impl Stdin {
+    fn pipe(&mut self) -> io::Result<Pin<&mut pipe::Sender>> {
+        self.pipe.as_mut().map(Pin::new).ok_or_else(|| io::ErrorKind::BrokenPipe.into())
+    }
+}
+
+impl AsyncWrite for Stdin {
+    fn poll_write(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        bytes: &[u8],
+    ) -> Poll<io::Result<usize>> {
+        self.pipe()?.poll_write(cx, bytes)
+    }
+
+    fn poll_write_vectored(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        parts: &[io::IoSlice<'_>],
+    ) -> Poll<io::Result<usize>> {
+        self.pipe()?.poll_write_vectored(cx, parts)
+    }
+
+    fn is_write_vectored(&self) -> bool {
+        true
+    }
+
+    fn poll_flush(self: Pin<&mut Self>, _: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Poll::Ready(Ok(()))
+    }
+
+    fn poll_shutdown(mut self: Pin<&mut Self>, _: &mut Context<'_>) -> Poll<io::Result<()>> {
+        self.pipe = None;
+        Poll::Ready(Ok(()))
+    }
+}
+
 /// Our ends of a process's pipes.
 #[derive(Default)]
 struct Pipes {
@@ -52,11 +104,16 @@ pub(super) async fn open(
     sandbox: &Sandbox,
     order: OpenOrder,
 ) -> Result<Session, Fault> {
-    let OpenOrder { container, pid, command: args, ends } = order;
+    let OpenOrder { container, pid, command: args, ends, window } = order;
     let grace = if ends.tty { HUNG_UP } else { Duration::ZERO };
     let (mut command, cgroup) = Command::prepare(shim, sandbox, &container.id, grace).await?;
     let (pipes, theirs) = if ends.tty { Default::default() } else { pipes(ends)? };
-    let job = v1::ExecJob { tty: ends.tty, ..job(shim, &container, pid, args) };
+    let job = v1::ExecJob {
+        tty: ends.tty,
+        width: window.map_or(0, |(width, _)| width.into()),
+        height: window.map_or(0, |(_, height)| height.into()),
+        ..job(shim, &container, pid, args)
+    };
     let master = match command.begin(job, None, (theirs, cgroup)).await {
         Ok(master) => master.map(terminal).transpose()?,
         Err(RequestError::Failed { stage, message, .. }) if stage == "start" => {
@@ -64,9 +121,11 @@ pub(super) async fn open(
         }
         Err(error) => return Err(asked(&error)),
     };
-    let (stdin, stdout, terminal) = match master {
-        Some(master) => on_terminal(ends, &master),
-        None => (input(pipes.stdin), output(pipes.stdout), None),
+    let (stdin, stdout, terminal) = if let Some(master) = master {
+        on_terminal(ends, &master)
+    } else {
+        let stdin = pipes.stdin.map(|pipe| Stdin { pipe: Some(pipe), kept: command.stdin() });
+        (stdin.map(|stdin| Box::new(stdin) as Box<_>), output(pipes.stdout), None)
     };
     let ended = Box::pin(async move { end(command.ended().await) });
     Ok(Session { stdin, stdout, stderr: output(pipes.stderr), terminal, ended })

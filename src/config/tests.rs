@@ -110,6 +110,7 @@ fn streams_are_served_where_clients_can_connect() {
         ("advertise = \"http://node\"", "stream.advertise"),
         ("tls_cert = \"/c\"", "stream.tls_cert"),
         ("max_sessions = 0", "stream.max_sessions"),
+        ("max_sessions = 9000000000000000000", "stream.max_sessions"),
         ("idle_timeout = \"0s\"", "stream.idle_timeout"),
     ] {
         match load(&[("c.toml", &format!("[stream]\n{lines}"))]) {

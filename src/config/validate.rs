@@ -20,7 +20,7 @@ pub(super) fn check(config: &Config) -> Checked {
         format!("{} is longer than {SOCKET_PATH_MAX} bytes", socket.display())
     })?;
     that(config.root != config.state, "state", || "must differ from root".to_owned())?;
-    that(config.calls_at_once > 0, "calls_at_once", || "must not be 0".to_owned())?;
+    places("calls_at_once", config.calls_at_once)?;
     log_level(&config.log.level)?;
     metrics_address(&config.metrics.address)?;
     stream(&config.stream)?;
@@ -79,7 +79,7 @@ fn stream(stream: &Stream) -> Checked {
     that(both, "stream.tls_cert", || "and stream.tls_key go together".to_owned())?;
     positive("stream.idle_timeout", stream.idle_timeout.0.as_millis())?;
     positive("stream.creation_timeout", stream.creation_timeout.0.as_millis())?;
-    that(stream.max_sessions > 0, "stream.max_sessions", || "must not be 0".to_owned())
+    places("stream.max_sessions", stream.max_sessions)
 }
 
 /// The port at the end of `HOST:PORT`, where there is one.
@@ -184,6 +184,15 @@ fn absolute_or_empty(key: &str, path: &Path) -> Checked {
 
 fn positive(key: &str, value: u128) -> Checked {
     that(value > 0, key, || "must not be 0".to_owned())
+}
+
+/// Far beyond what a node can serve, and still a number that can be counted down from.
+const PLACES_MAX: usize = 1 << 20;
+
+fn places(key: &str, number: usize) -> Checked {
+    that((1..=PLACES_MAX).contains(&number), key, || {
+        format!("must not be {number}, but 1 to {PLACES_MAX}")
+    })
 }
 
 fn that(holds: bool, key: &str, wrong: impl FnOnce() -> String) -> Checked {

@@ -5,8 +5,8 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use cri_proto::cri;
-use engine::PodView;
 use engine::world::World;
+use engine::{EngineError, PodView};
 use pod::Container;
 
 use super::batch::{Batches, batches};
@@ -16,9 +16,10 @@ use super::{Answer, Services, failed, note, reply};
 impl<W: World> Services<W> {
     pub(super) async fn make_container(
         &self,
-        request: cri::CreateContainerRequest,
+        mut request: cri::CreateContainerRequest,
     ) -> Answer<cri::CreateContainerResponse> {
         note("sandbox", &request.pod_sandbox_id);
+        self.whole_target(request.config.as_mut())?;
         let at = At::root("config");
         let config = parse::container_config(&at, request.config.as_ref())?;
         self.known_handler(&at.field("image"), &config.image)?;
@@ -31,6 +32,22 @@ impl<W: World> Services<W> {
         let id = self.engine.create_container(sandbox, config).await.map_err(failed)?;
         note("container", &id);
         Ok(cri::CreateContainerResponse { container_id: id.into() })
+    }
+
+    /// As all ids, that of the container to be looked into may be given by its beginning.
+    fn whole_target(&self, config: Option<&mut cri::ContainerConfig>) -> Answer<()> {
+        let security = config.and_then(|config| config.linux.as_mut()?.security_context.as_mut());
+        let named = security.and_then(|security| security.namespace_options.as_mut());
+        let targets =
+            |options: &cri::NamespaceOption| options.pid == cri::NamespaceMode::Target as i32;
+        let Some(options) = named.filter(|options| targets(options)) else { return Ok(()) };
+        match self.engine.views().container(&options.target_id) {
+            Ok((_, container)) => options.target_id = container.id.to_string(),
+            Err(error @ EngineError::Ambiguous(..)) => return Err(failed(error)),
+            // What is none is told with the rest of the configuration.
+            Err(_) => {}
+        }
+        Ok(())
     }
 
     pub(super) async fn start(

@@ -27,6 +27,8 @@ const ASK_AFTER: Duration = Duration::from_secs(30);
 const ASK_AGAIN: Duration = Duration::from_secs(10);
 /// How long sessions may take to tell their clients that the daemon stops.
 const LEAVE_FOR: Duration = Duration::from_secs(3);
+/// Clients for whom there is no place, and who are told so; one more is hung up on.
+const TOLD_AT_ONCE: usize = 64;
 /// After an accept that failed, as it does when descriptors have run out.
 const BREATH: Duration = Duration::from_millis(100);
 
@@ -46,6 +48,8 @@ pub(crate) struct Streams {
     certificate: Option<Certificate>,
     advertise: String,
     sessions: Arc<Semaphore>,
+    /// Connections, with those for which there is no place.
+    most: usize,
 }
 
 impl Streams {
@@ -66,7 +70,8 @@ impl Streams {
         info!(%address, tls, "serving streams");
         let sessions = Arc::new(Semaphore::new(config.max_sessions));
         let advertise = config.advertise.clone();
-        Ok(Self { listener, address, certificate, advertise, sessions })
+        let most = config.max_sessions.saturating_add(TOLD_AT_ONCE);
+        Ok(Self { listener, address, certificate, advertise, sessions, most })
     }
 
     /// Scheme and authority of the URLs that clients are given.
@@ -85,6 +90,10 @@ impl Streams {
             // All are cancel-safe: a connection that was not accepted yet stays in the queue.
             tokio::select! {
                 accepted = self.listener.accept() => match accepted {
+                    Ok((stream, peer)) if connections.len() >= self.most => {
+                        debug!(%peer, "a client too many");
+                        drop(stream);
+                    }
                     Ok((stream, peer)) => {
                         debug!(%peer, "client");
                         let place = Arc::clone(&self.sessions).try_acquire_owned().ok();

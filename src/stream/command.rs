@@ -1,6 +1,7 @@
 //! Exec and attach: a client's ends and those of a process, until one of them has enough.
 
 use std::future::Future;
+use std::time::Duration;
 
 use engine::world::{Ended, Session, World};
 use tokio::sync::watch;
@@ -9,8 +10,14 @@ use tracing::debug;
 
 use super::activity::Activity;
 use super::ends::{Client, Output};
+use super::resize::{Size, Window};
 use super::status::Verdict;
 use super::{Ask, Server, pump, stopping};
+
+/// How long a client that has had its time may take to read the rest. Longer than [`pump::QUIET_FOR`].
+const PARTING: Duration = Duration::from_secs(5);
+/// How long a command with a terminal waits for its window's size: clients tell it as soon as they may.
+const SIZE_WITHIN: Duration = Duration::from_millis(200);
 
 impl<W: World> Server<W> {
     /// Serves a client whose ends are all there. Returns when it has been told how it ended, or is gone.
@@ -20,27 +27,30 @@ impl<W: World> Server<W> {
         mut client: Client,
         gone: impl Future<Output = ()>,
     ) {
-        // Not given up when the client goes: what was half begun has to become a session to be dropped as one.
-        let opened = self.open(ask).await;
         let run = async {
-            let verdict = match opened {
-                Ok(session) => self.run(&mut client, session).await,
-                Err(why) => Verdict::Failure(why),
+            let opened = self.open(ask, client.resize.as_mut());
+            let opened = tokio::time::timeout(self.patience.idle, opened).await;
+            let (verdict, patience) = match opened {
+                Ok(Ok(session)) => self.run(&mut client, session).await,
+                Ok(Err(why)) => (Verdict::Failure(why), self.patience.idle),
+                Err(_) => (lost("idle for too long").into(), PARTING),
             };
             debug!(?verdict, "session over");
-            client.end(&verdict).await;
+            // An error means that it takes nothing any more.
+            drop(tokio::time::timeout(patience, client.end(&verdict)).await);
         };
-        // Dropping the first drops the session: its process is killed. Neither is resumed.
+        // Dropping the first drops the session, or what is to become one: its process is killed. Neither is resumed.
         tokio::select! {
             () = run => {}
             () = gone => debug!("the client has gone"),
         }
     }
 
-    async fn open(&self, ask: &Ask) -> Result<Session, String> {
+    async fn open(&self, ask: &Ask, window: Option<&mut Window>) -> Result<Session, String> {
         let (opened, doing) = match ask {
             Ask::Exec { container, command, ends } => {
-                let opened = self.engine.open_exec(container, command.clone(), *ends).await;
+                let size = first(window).await.map(|size| (size.width, size.height));
+                let opened = self.engine.open_exec(container, command.clone(), *ends, size).await;
                 (opened, "error executing command in container")
             }
             Ask::Attach { container, ends } => {
@@ -51,7 +61,8 @@ impl<W: World> Server<W> {
         opened.map_err(|error| format!("{doing}: {}", engine::record::chain(&error)))
     }
 
-    async fn run(&self, client: &mut Client, session: Session) -> Verdict {
+    /// Gives how it ended, and how long the client may take to hear of it.
+    async fn run(&self, client: &mut Client, session: Session) -> (Verdict, Duration) {
         let activity = Activity::new();
         let over = watch::Sender::new(false);
         let Session { stdin, stdout, stderr, terminal, ended } = session;
@@ -64,21 +75,42 @@ impl<W: World> Server<W> {
         }
         match (client.resize.take(), terminal) {
             (Some(from), Some(to)) => drop(inputs.spawn(pump::resize(from, to))),
-            (Some(from), None) => drop(inputs.spawn(pump::discard(from))),
+            (Some(mut from), None) => {
+                drop(inputs.spawn(async move { while from.size().await.is_some() {} }));
+            }
             (None, to) => drop(to),
         }
         let stdout = Flow::start(stdout, &mut client.stdout, &activity, &over);
         let stderr = Flow::start(stderr, &mut client.stderr, &activity, &over);
         // None is resumed: the first that is ready decides.
-        let ended: Ended = tokio::select! {
-            ended = ended => ended,
-            () = activity.ceased(self.patience.idle) => Ended::Lost("idle for too long".to_owned()),
-            () = stopping(self.stop.clone()) => Ended::Lost("ferropod is stopping".to_owned()),
+        let (ended, patience): (Ended, _) = tokio::select! {
+            ended = ended => (ended, self.patience.idle),
+            () = activity.ceased(self.patience.idle) => (lost("idle for too long"), PARTING),
+            () = stopping(self.stop.clone()) => (lost("ferropod is stopping"), PARTING),
         };
         over.send_replace(true);
-        (client.stdout, client.stderr) = tokio::join!(stdout.finish(), stderr.finish());
-        ended.into()
+        activity.note();
+        let flows = async { tokio::join!(stdout.finish(), stderr.finish()) };
+        // Neither is resumed.
+        tokio::select! {
+            both = flows => {
+                (client.stdout, client.stderr) = both;
+                (ended.into(), patience)
+            }
+            () = activity.ceased(patience) => (ended.into(), Duration::ZERO),
+        }
     }
+}
+
+/// The size that a window has from the beginning: a program may ask before the client can tell it.
+async fn first(window: Option<&mut Window>) -> Option<Size> {
+    let window = window?;
+    // An error means that the client has not told it.
+    tokio::time::timeout(SIZE_WITHIN, window.size()).await.ok().flatten()
+}
+
+fn lost(why: &str) -> Ended {
+    Ended::Lost(why.to_owned())
 }
 
 /// An output on its way. Dropped, it stops.

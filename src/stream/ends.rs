@@ -5,6 +5,7 @@ use bytes::{BufMut, Bytes, BytesMut};
 use tokio::sync::mpsc;
 
 use super::negotiate::Version;
+use super::resize::Window;
 use super::status::Verdict;
 use super::websocket::Channel;
 
@@ -19,25 +20,54 @@ pub(super) struct Gone;
 #[derive(Debug)]
 pub(super) enum Input {
     Spdy(RecvStream),
-    Channel(mpsc::Receiver<Bytes>),
+    Channel(Messages),
+}
+
+/// Those of one channel. Who sends them lets go without an end when the client is gone.
+#[derive(Debug)]
+pub(super) struct Messages {
+    from: mpsc::Receiver<Bytes>,
+    /// An empty one has come.
+    ended: bool,
+}
+
+impl Messages {
+    /// An empty one is the client's end of the channel.
+    pub(super) fn new(from: mpsc::Receiver<Bytes>) -> Self {
+        Self { from, ended: false }
+    }
+
+    async fn chunks(&mut self, into: &mut Vec<Bytes>, most: usize) -> Result<bool, Gone> {
+        if !self.ended && self.from.recv_many(into, most).await == 0 {
+            return Err(Gone);
+        }
+        if into.pop_if(|last| last.is_empty()).is_some() {
+            self.ended = true;
+        }
+        Ok(!into.is_empty())
+    }
 }
 
 impl Input {
-    /// The next bytes; none when the client has ended this direction or is gone. Cancel-safe.
+    /// The next bytes; none when the client has ended this direction. Cancel-safe.
     pub(super) async fn chunk(&mut self) -> Result<Option<Bytes>, Gone> {
         match self {
             Self::Spdy(stream) => stream.chunk().await.map_err(|_| Gone),
-            Self::Channel(messages) => Ok(messages.recv().await),
+            Self::Channel(messages) => {
+                let mut one = Vec::with_capacity(1);
+                messages.chunks(&mut one, 1).await?;
+                Ok(one.pop())
+            }
         }
     }
 
-    /// The same with all that has come, appended; false instead of none.
+    /// The same with all that has come, into an empty vector; false instead of none.
     pub(super) async fn chunks(&mut self, into: &mut Vec<Bytes>) -> Result<bool, Gone> {
         match self {
             Self::Spdy(stream) => {
                 stream.chunks(into).await.map(|length| length > 0).map_err(|_| Gone)
             }
-            Self::Channel(messages) => Ok(messages.recv_many(into, PIECES).await > 0),
+            Self::Channel(messages) => messages.chunks(into, PIECES).await,
         }
     }
 }
@@ -102,7 +132,7 @@ pub(super) struct Client {
     pub(super) stdin: Option<Input>,
     pub(super) stdout: Option<Output>,
     pub(super) stderr: Option<Output>,
-    pub(super) resize: Option<Input>,
+    pub(super) resize: Option<Window>,
     /// Directions that carry nothing, and are ended with the rest.
     pub(super) silent: Vec<Output>,
 }
@@ -117,5 +147,30 @@ impl Client {
         let outputs = [self.stdout, self.stderr].into_iter().flatten();
         let rest = self.silent.into_iter().chain([self.error]);
         futures::future::join_all(outputs.chain(rest).map(Output::finish)).await;
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test]
+    async fn a_channel_ends_when_the_client_says_so_and_not_when_it_is_gone() {
+        for end in [true, false] {
+            let (to, from) = mpsc::channel(3);
+            let mut input = Input::Channel(Messages::new(from));
+            to.send(Bytes::from_static(b"word")).await.unwrap();
+            if end {
+                to.send(Bytes::new()).await.unwrap();
+            }
+            drop(to);
+            let mut pieces = Vec::new();
+            assert_eq!(input.chunks(&mut pieces).await, Ok(true));
+            assert_eq!(pieces.concat(), b"word");
+            pieces.clear();
+            let last = if end { Ok(false) } else { Err(Gone) };
+            assert_eq!(input.chunks(&mut pieces).await, last);
+            assert_eq!(input.chunk().await, if end { Ok(None) } else { Err(Gone) });
+        }
     }
 }

@@ -5,7 +5,7 @@
 use std::collections::{HashMap, VecDeque};
 use std::time::Duration;
 
-use ::spdy::{Incoming, Session, Stream};
+use ::spdy::{Incoming, RecvStream, SendStream, Session};
 use bytes::BytesMut;
 use engine::Engine;
 use engine::world::World;
@@ -13,6 +13,7 @@ use names::SandboxId;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
 use tokio::net::tcp::{OwnedReadHalf, OwnedWriteHalf};
+use tokio::sync::watch;
 use tokio::task::JoinSet;
 use tokio::time::Instant;
 use tracing::debug;
@@ -23,8 +24,18 @@ use super::{Server, batch, pump, stopping};
 
 /// How often it is asked whether the sandbox is still there: a connection in it would keep its network namespace.
 const LOOK_EVERY: Duration = Duration::from_secs(2);
+/// How long all clients may take to hear why their pairs end; less than the daemon has to stop.
+const LEAVE_FOR: Duration = Duration::from_secs(1);
+/// How long a client may take to hear how a pair ended.
+const TELL_FOR: Duration = Duration::from_secs(5);
 const CHUNK: usize = 256 << 10;
 const FIRST: usize = 8 << 10;
+/// Of a session: pairs at work, halves that wait for the other one. A client that resets its streams can open more, and what
+/// was begun for those takes its time.
+const PAIRS_MAX: usize = 2048;
+const HALVES_MAX: usize = 1024;
+/// Clients name a pair by a number.
+const REQUEST_MAX: usize = 128;
 
 /// A pair's data, and where it is said what went wrong.
 #[derive(Debug)]
@@ -44,19 +55,26 @@ impl<W: World> Server<W> {
         let gone = session.ended();
         let over = self.forward_over(sandbox);
         tokio::pin!(gone, over);
+        let (end, ended) = watch::channel(None);
         loop {
             // All are cancel-safe: a stream, a finished pair and a late half stay where they are until the next turn.
             tokio::select! {
                 Some(incoming) = session.accept() => {
                     activity.note();
-                    if let Some(pair) = pairs.add(incoming) {
-                        running.spawn(pair.serve(self.engine.clone(), sandbox.clone(), self.patience.idle));
+                    if running.len() >= PAIRS_MAX {
+                        incoming.refuse();
+                    } else if let Some(pair) = pairs.add(incoming) {
+                        let run = Run { engine: self.engine.clone(), sandbox: sandbox.clone(), idle: self.patience.idle, end: ended.clone() };
+                        running.spawn(pair.serve(run));
                     }
                 }
                 Some(_) = running.join_next() => activity.note(),
                 late = pairs.late() => drop(running.spawn(too_late(late))),
                 () = activity.ceased(self.patience.idle), if running.is_empty() => break,
-                () = &mut over => break,
+                why = &mut over => {
+                    leave(&mut running, &end, why).await;
+                    break;
+                }
                 _ = &mut gone => break,
             }
         }
@@ -64,8 +82,8 @@ impl<W: World> Server<W> {
         session.close().await;
     }
 
-    /// Ready when the daemon stops or the sandbox does.
-    pub(super) async fn forward_over(&self, sandbox: &SandboxId) {
+    /// Ready when the daemon stops or the sandbox does; says which.
+    pub(super) async fn forward_over(&self, sandbox: &SandboxId) -> &'static str {
         let vanished = async {
             while self.engine.forwardable(sandbox.as_str()).is_ok() {
                 tokio::time::sleep(LOOK_EVERY).await;
@@ -73,11 +91,23 @@ impl<W: World> Server<W> {
         };
         // Neither is resumed.
         tokio::select! {
-            () = vanished => debug!("the sandbox is not ready any more"),
-            () = stopping(self.stop.clone()) => {}
+            () = vanished => "the pod is not ready any more",
+            () = stopping(self.stop.clone()) => "ferropod is stopping",
         }
     }
 }
+
+/// Ends pairs, and lets them tell their clients why.
+pub(super) async fn leave(pairs: &mut JoinSet<()>, end: &watch::Sender<End>, why: &'static str) {
+    debug!(why, "forwarding ends");
+    end.send_replace(Some(why));
+    let told = async { while pairs.join_next().await.is_some() {} };
+    // An error means that a client does not listen.
+    drop(tokio::time::timeout(LEAVE_FOR, told).await);
+}
+
+/// Why all pairs of a session end, once they do.
+pub(super) type End = Option<&'static str>;
 
 // === pairs of SPDY streams ===
 
@@ -91,7 +121,8 @@ enum Role {
 struct Half {
     role: Role,
     port: u16,
-    stream: Stream,
+    recv: RecvStream,
+    send: SendStream,
     came: Instant,
 }
 
@@ -99,7 +130,7 @@ struct Half {
 #[derive(Debug)]
 struct Pairs {
     waiting: HashMap<String, Half>,
-    /// The same, in the order in which they came; some of them have been met.
+    /// The same, in the order in which they came; some of them have been met, but never most of many.
     order: VecDeque<(Instant, String)>,
     patience: Duration,
 }
@@ -119,10 +150,7 @@ impl Pairs {
             return None;
         };
         let Some(other) = self.waiting.remove(&request) else {
-            let came = Instant::now();
-            let half = Half { role, port, stream: incoming.accept(), came };
-            self.order.push_back((came, request.clone()));
-            self.waiting.insert(request, half);
+            self.wait(role, port, request, incoming);
             return None;
         };
         if other.role == role {
@@ -130,12 +158,29 @@ impl Pairs {
             incoming.refuse();
             return None;
         }
-        let stream = incoming.accept();
-        let (data, error) = match role {
-            Role::Data => (stream, other.stream),
-            Role::Error => (other.stream, stream),
+        let (recv, send) = incoming.accept().split();
+        // The client says nothing on the error stream.
+        let (port, input, output, error) = match role {
+            Role::Data => (port, recv, send, other.send),
+            Role::Error => (other.port, other.recv, other.send, send),
         };
-        Some(pair(data, error, other.port))
+        let (output, error) = (Output::Spdy(output), Output::Spdy(error));
+        Some(Pair { port, input: Input::Spdy(input), output, error })
+    }
+
+    fn wait(&mut self, role: Role, port: u16, request: String, incoming: Incoming) {
+        if self.waiting.len() >= HALVES_MAX {
+            debug!(port, "a stream beside too many without their other halves");
+            return incoming.refuse();
+        }
+        let came = Instant::now();
+        let (recv, send) = incoming.accept().split();
+        if self.order.len() >= 2 * HALVES_MAX {
+            let waiting = &self.waiting;
+            self.order.retain(|(came, name)| waiting.get(name).is_some_and(|h| h.came == *came));
+        }
+        self.order.push_back((came, request.clone()));
+        self.waiting.insert(request, Half { role, port, recv, send, came });
     }
 
     /// The next half that has waited for too long. Cancel-safe: it leaves when it is given.
@@ -170,57 +215,79 @@ fn described(incoming: &Incoming) -> Option<(Role, u16, String)> {
         Role::Data => incoming.id().wrapping_sub(2),
     };
     let request = incoming.header("requestid").filter(|name| !name.is_empty());
+    if request.is_some_and(|name| name.len() > REQUEST_MAX) {
+        return None;
+    }
     let request = request.map_or_else(|| format!("#{}", unnamed()), str::to_owned);
     Some((role, port, request))
 }
 
-fn pair(data: Stream, error: Stream, port: u16) -> Pair {
-    let (recv, send) = data.split();
-    // The client says nothing on the error stream.
-    let (_, error) = error.split();
-    Pair { port, input: Input::Spdy(recv), output: Output::Spdy(send), error: Output::Spdy(error) }
-}
-
 async fn too_late(half: Half) {
     debug!(port = half.port, "a stream's other half has not come");
-    let (_, send) = half.stream.split();
-    let mut output = Output::Spdy(send);
+    let output = Output::Spdy(half.send);
     if half.role == Role::Data {
         return output.reset();
     }
-    // An error means that the client is gone.
-    drop(output.say(b"timed out waiting for the data stream").await);
-    output.finish().await;
+    tell(output, "timed out waiting for the data stream").await;
+}
+
+/// The last that is said of a pair; nothing, when all went well. A client that takes nothing any more is not told.
+async fn tell(mut error: Output, words: &str) {
+    let telling = async {
+        // An error means that the client is gone.
+        if words.is_empty() || error.say(words.as_bytes()).await.is_ok() {
+            error.finish().await;
+        }
+    };
+    if tokio::time::timeout(TELL_FOR, telling).await.is_err() {
+        debug!("a client does not hear how its connection ended");
+    }
 }
 
 // === one pair ===
 
+/// What a pair needs to run.
+#[derive(Debug)]
+pub(super) struct Run<W: World> {
+    pub(super) engine: Engine<W>,
+    pub(super) sandbox: SandboxId,
+    pub(super) idle: Duration,
+    pub(super) end: watch::Receiver<End>,
+}
+
 impl Pair {
     /// Dials, and copies both ways until both have ended.
-    pub(super) async fn serve<W: World>(
-        mut self,
-        engine: Engine<W>,
-        sandbox: SandboxId,
-        idle: Duration,
-    ) {
-        let port = self.port;
-        let failed = match engine.dial(&sandbox, port).await {
-            Ok(stream) => match copy(stream, self.input, self.output, idle).await {
-                Ok(()) => None,
-                Err(why) => Some(why.to_owned()),
-            },
-            Err(error) => {
-                self.output.reset();
-                Some(engine::record::chain(&error))
+    pub(super) async fn serve<W: World>(self, run: Run<W>) {
+        let Run { engine, sandbox, idle, mut end } = run;
+        let Self { port, input, output, error } = self;
+        let forward = async {
+            match engine.dial(&sandbox, port).await {
+                Ok(stream) => copy(stream, input, output, idle).await.map_err(str::to_owned),
+                Err(error) => {
+                    output.reset();
+                    Err(engine::record::chain(&error))
+                }
             }
         };
-        if let Some(why) = failed {
+        // Neither is resumed.
+        let done = tokio::select! {
+            done = forward => done,
+            why = ended(&mut end) => Err(why.to_owned()),
+        };
+        let words = done.err().map(|why| {
             debug!(port, why, "forwarding");
-            let words = format!("error forwarding port {port} to pod {}: {why}", sandbox.as_str());
-            // An error means that the client is gone.
-            drop(self.error.say(words.as_bytes()).await);
-        }
-        self.error.finish().await;
+            format!("error forwarding port {port} to pod {}: {why}", sandbox.as_str())
+        });
+        tell(error, &words.unwrap_or_default()).await;
+    }
+}
+
+/// Ready when all pairs end.
+async fn ended(end: &mut watch::Receiver<End>) -> &'static str {
+    match end.wait_for(Option::is_some).await.map(|why| *why) {
+        Ok(Some(why)) => why,
+        // The session is being dropped.
+        Ok(None) | Err(_) => std::future::pending().await,
     }
 }
 

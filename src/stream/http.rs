@@ -24,6 +24,8 @@ use super::{Ask, Server, websocket};
 
 /// How long a client may take to say what it wants.
 const HEAD_FOR: Duration = Duration::from_secs(30);
+/// And how many bytes.
+const HEAD_MAX: usize = 64 << 10;
 const SPDY: &str = "SPDY/3.1";
 const PROTOCOL: HeaderName = HeaderName::from_static("x-stream-protocol-version");
 const ACCEPTED: HeaderName = HeaderName::from_static("x-accepted-stream-protocol-versions");
@@ -61,6 +63,7 @@ impl<W: World> Server<W> {
         let mut connection = http1::Builder::new()
             .timer(TokioTimer::new())
             .header_read_timeout(HEAD_FOR)
+            .max_buf_size(HEAD_MAX)
             .serve_connection(TokioIo::new(io), service);
         let served = std::future::poll_fn(|cx| connection.poll_without_shutdown(cx)).await;
         let http1::Parts { io, read_buf: early, .. } = connection.into_parts();

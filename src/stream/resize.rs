@@ -2,6 +2,8 @@
 
 use serde::Deserialize;
 
+use super::ends::Input;
+
 /// No object is longer; more than this that makes none is thrown away.
 const PENDING_MAX: usize = 4096;
 
@@ -13,15 +15,39 @@ pub(super) struct Size {
     pub(super) height: u16,
 }
 
+/// A window, whose sizes the client tells.
+#[derive(Debug)]
+pub(super) struct Window {
+    from: Input,
+    sizes: Sizes,
+}
+
+impl Window {
+    pub(super) fn new(from: Input) -> Self {
+        Self { from, sizes: Sizes::default() }
+    }
+
+    /// Its next size; none when the client tells no more. Cancel-safe.
+    pub(super) async fn size(&mut self) -> Option<Size> {
+        while let Ok(Some(bytes)) = self.from.chunk().await {
+            let size = self.sizes.feed(&bytes);
+            if size.is_some() {
+                return size;
+            }
+        }
+        None
+    }
+}
+
 /// What came and makes no whole object yet.
 #[derive(Debug, Default)]
-pub(super) struct Sizes {
+struct Sizes {
     pending: Vec<u8>,
 }
 
 impl Sizes {
     /// The last size that these bytes complete: what lies between has no meaning any more.
-    pub(super) fn feed(&mut self, bytes: &[u8]) -> Option<Size> {
+    fn feed(&mut self, bytes: &[u8]) -> Option<Size> {
         self.pending.extend_from_slice(bytes);
         let mut last = None;
         while let Some(end) = self.pending.iter().position(|byte| *byte == b'}') {

@@ -8,6 +8,7 @@ use tracing::debug;
 
 use super::ends::{Client, Input, Output};
 use super::negotiate::Version;
+use super::resize::Window;
 use super::status::Verdict;
 use super::{Ask, Server};
 
@@ -126,7 +127,7 @@ impl Gathered {
             stdin: self.stdin,
             stdout: self.stdout,
             stderr: self.stderr,
-            resize: self.resize,
+            resize: self.resize.map(Window::new),
             silent: self.silent,
         })
     }

@@ -1,5 +1,6 @@
 //! Exec, attach and port-forward over WebSocket: each message begins with the number of its channel.
 
+use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
 use bytes::Bytes;
@@ -8,17 +9,18 @@ use futures::stream::{SplitSink, SplitStream};
 use futures::{SinkExt, StreamExt};
 use names::SandboxId;
 use tokio::io::{AsyncRead, AsyncWrite};
-use tokio::sync::mpsc;
+use tokio::sync::{mpsc, watch};
 use tokio::task::{JoinHandle, JoinSet};
 use tokio_tungstenite::WebSocketStream;
-use tokio_tungstenite::tungstenite::Message;
 use tokio_tungstenite::tungstenite::protocol::frame::coding::CloseCode;
 use tokio_tungstenite::tungstenite::protocol::{CloseFrame, Role, WebSocketConfig};
+use tokio_tungstenite::tungstenite::{Error, Message};
 use tracing::debug;
 
-use super::ends::{Client, Gone, Input, Output};
-use super::forward::Pair;
+use super::ends::{Client, Gone, Input, Messages, Output};
+use super::forward::{self, Pair, Run};
 use super::negotiate::{Codec, Version};
+use super::resize::Window;
 use super::{Ask, Server};
 use channel::{Said, seal, unseal};
 
@@ -87,6 +89,7 @@ impl<W: World> Server<W> {
     {
         let mut socket = Socket::start(io, codec, version);
         let mut pairs = JoinSet::new();
+        let (end, ended) = watch::channel(None);
         for (number, port) in (0..).step_by(2).zip(ports.iter().copied()) {
             let input = socket.input(number);
             let (mut output, mut error) = (socket.output(number), socket.output(number + 1));
@@ -95,14 +98,15 @@ impl<W: World> Server<W> {
                 break;
             }
             let pair = Pair { port, input, output, error };
-            pairs.spawn(pair.serve(self.engine.clone(), sandbox.clone(), self.patience.idle));
+            let (engine, sandbox, end) = (self.engine.clone(), sandbox.clone(), ended.clone());
+            pairs.spawn(pair.serve(Run { engine, sandbox, idle: self.patience.idle, end }));
         }
         socket.listen();
         let all = async { while pairs.join_next().await.is_some() {} };
         // None is resumed.
         tokio::select! {
             () = all => {}
-            () = self.forward_over(sandbox) => {}
+            why = self.forward_over(sandbox) => forward::leave(&mut pairs, &end, why).await,
             () = socket.gone() => debug!("the client has gone"),
         }
         pairs.shutdown().await;
@@ -117,7 +121,7 @@ fn client(socket: &mut Socket, ends: Ends, version: Version) -> Client {
         stdin: ends.stdin.then(|| socket.input(STDIN)),
         stdout: ends.stdout.then(|| socket.output(STDOUT)),
         stderr: ends.stderr.then(|| socket.output(STDERR)),
-        resize: ends.tty.then(|| socket.input(RESIZE)),
+        resize: ends.tty.then(|| Window::new(socket.input(RESIZE))),
         silent: Vec::new(),
     };
     socket.listen();
@@ -156,19 +160,20 @@ impl Socket {
         let (outgoing, messages) = mpsc::channel(WAITING);
         let (begin, routes) = tokio::sync::oneshot::channel();
         let nudge = Nudge(outgoing.downgrade());
+        let broke = Broke::default();
+        let writer = tokio::spawn(write(sink, messages, Arc::clone(&broke)));
         let reader = tokio::spawn(async move {
             if let Ok(routes) = routes.await {
-                read(stream, routes, (codec, version), nudge).await;
+                read(stream, routes, (codec, version), (nudge, broke)).await;
             }
         });
-        let writer = tokio::spawn(write(sink, messages));
         Self { codec, routes: Routes::default(), outgoing, begin: Some(begin), reader, writer }
     }
 
     fn input(&mut self, number: u8) -> Input {
         let (to, from) = mpsc::channel(WAITING);
         self.routes.set(number, to);
-        Input::Channel(from)
+        Input::Channel(Messages::new(from))
     }
 
     fn output(&self, number: u8) -> Output {
@@ -222,11 +227,14 @@ impl Routes {
 
     /// Hands the bytes to their channel's reader, and waits while that is behind. What nobody reads is thrown away.
     async fn hand(&mut self, number: u8, bytes: Bytes, nudge: &Nudge) {
+        if !bytes.is_empty() {
+            self.pass(number, bytes, nudge).await;
+        }
+    }
+
+    async fn pass(&mut self, number: u8, bytes: Bytes, nudge: &Nudge) {
         let Some(route) = self.0.get_mut(usize::from(number)) else { return };
         let Some(to) = route else { return };
-        if bytes.is_empty() {
-            return;
-        }
         // Both are cancel-safe: nudging never ends.
         let sent = tokio::select! {
             sent = to.send(bytes) => sent.is_ok(),
@@ -237,7 +245,8 @@ impl Routes {
         }
     }
 
-    fn end(&mut self, number: u8) {
+    async fn end(&mut self, number: u8, nudge: &Nudge) {
+        self.pass(number, Bytes::new(), nudge).await;
         if let Some(route) = self.0.get_mut(usize::from(number)) {
             *route = None;
         }
@@ -267,7 +276,7 @@ async fn read<IO>(
     mut stream: SplitStream<WebSocketStream<IO>>,
     mut routes: Routes,
     (codec, version): (Codec, Version),
-    nudge: Nudge,
+    (nudge, broke): (Nudge, Broke),
 ) where
     IO: AsyncRead + AsyncWrite + Unpin,
 {
@@ -275,15 +284,26 @@ async fn read<IO>(
         match stream.next().await {
             Some(Ok(message)) => match unseal(message, codec, version) {
                 Some(Said::Bytes(number, bytes)) => routes.hand(number, bytes, &nudge).await,
-                Some(Said::End(number)) => routes.end(number),
+                Some(Said::End(number)) => routes.end(number, &nudge).await,
                 None => {}
             },
             Some(Err(error)) => {
                 debug!(%error, "the connection broke");
-                return;
+                return broke.set(code(&error)).unwrap_or_default();
             }
             None => return,
         }
+    }
+}
+
+/// What the client has done, when it broke the protocol.
+type Broke = Arc<OnceLock<CloseCode>>;
+
+fn code(error: &Error) -> CloseCode {
+    match error {
+        Error::Capacity(_) => CloseCode::Size,
+        Error::Utf8(_) => CloseCode::Invalid,
+        _ => CloseCode::Protocol,
     }
 }
 
@@ -291,6 +311,7 @@ async fn read<IO>(
 async fn write<IO>(
     mut sink: SplitSink<WebSocketStream<IO>, Message>,
     mut messages: mpsc::Receiver<Message>,
+    broke: Broke,
 ) where
     IO: AsyncRead + AsyncWrite + Unpin,
 {
@@ -301,7 +322,8 @@ async fn write<IO>(
             return;
         }
     }
-    let end = CloseFrame { code: CloseCode::Normal, reason: "".into() };
+    let code = broke.get().copied().unwrap_or(CloseCode::Normal);
+    let end = CloseFrame { code, reason: "".into() };
     // An error means that the client is gone.
     drop(sink.send(Message::Close(Some(end))).await);
 }

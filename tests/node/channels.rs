@@ -1,5 +1,6 @@
 //! WebSocket clients that are not crictl: every subprotocol, and ports by channels.
 
+use std::io::Write;
 use std::net::TcpStream;
 use std::time::Duration;
 
@@ -47,20 +48,20 @@ pub(crate) fn exec_url(node: &Node, id: &str, script: &str) -> String {
     call(node, async |mut runtime| runtime.exec(request).await.expect("a URL").into_inner().url)
 }
 
-fn forward(node: &Node, pod: &str, port: Vec<i32>) -> Result<String, tonic::Status> {
+pub(crate) fn forward(node: &Node, pod: &str, port: Vec<i32>) -> Result<String, tonic::Status> {
     let request = PortForwardRequest { pod_sandbox_id: pod.to_owned(), port };
     let answer = call(node, async |mut runtime| runtime.port_forward(request).await);
     answer.map(|answer| answer.into_inner().url)
 }
 
 /// A client that speaks this subprotocol, or none.
-struct Client {
+pub(crate) struct Client {
     socket: WebSocket<TcpStream>,
     base64: bool,
 }
 
 impl Client {
-    fn connect(url: &str, protocol: &str) -> Self {
+    pub(crate) fn connect(url: &str, protocol: &str) -> Self {
         let url = url.replacen("http", "ws", 1);
         let mut request = url.as_str().into_client_request().expect("a URL");
         if !protocol.is_empty() {
@@ -74,7 +75,7 @@ impl Client {
         Self { socket, base64: protocol.contains("base64") }
     }
 
-    fn say(&mut self, channel: u8, words: &[u8]) {
+    pub(crate) fn say(&mut self, channel: u8, words: &[u8]) {
         let message = if self.base64 {
             Message::text(format!("{channel}{}", STANDARD.encode(words)))
         } else {
@@ -83,8 +84,13 @@ impl Client {
         self.socket.send(message).expect("it reads");
     }
 
+    /// What a message is made of, or what is none.
+    pub(crate) fn say_raw(&mut self, bytes: &[u8]) {
+        self.socket.get_mut().write_all(bytes).expect("it reads");
+    }
+
     /// The next message with something in it, and the close frame at the end.
-    fn hear(&mut self) -> Result<(u8, Vec<u8>), Option<CloseFrame>> {
+    pub(crate) fn hear(&mut self) -> Result<(u8, Vec<u8>), Option<CloseFrame>> {
         loop {
             let (channel, bytes) = match self.socket.read().expect("a message") {
                 Message::Binary(bytes) => (bytes[0], bytes[1..].to_vec()),

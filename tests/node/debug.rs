@@ -19,6 +19,9 @@ fn a_debug_container_sees_its_targets_processes_and_files_also_after_a_restart()
     node.logs_show(&debug, "seen");
     let log = node.crictl(&["logs", &debug]);
     assert!(log.lines().any(|line| line.contains("echo theirs")), "{log}");
+    // As all ids, the target's may be given by its beginning.
+    let other = node.run(&pod, "echo $(cat /proc/1/root/mark)", &target(id.split_at(13).0));
+    node.logs_show(&other, "theirs");
     let read = |node: &Node| node.crictl(&["exec", "-s", &debug, "cat", "/proc/1/root/mark"]);
     assert_eq!(read(&node), "theirs");
     node.kill_daemon();

@@ -60,6 +60,12 @@ pub(crate) fn memory_limit(container: &str) -> u64 {
     limit.trim().parse().expect("a number")
 }
 
+/// The directory of the container's cgroup that has this file.
+pub(crate) fn cgroup_with(container: &str, file: &str) -> Option<PathBuf> {
+    let mut dirs = tree(Path::new(CGROUPS)).filter(|path| path.ends_with(container));
+    dirs.find(|dir| dir.join(file).exists())
+}
+
 /// The file in the container's cgroup, in the first hierarchy that has it.
 fn counted(container: &str, file: &str) -> Option<String> {
     let mut dirs = tree(Path::new(CGROUPS)).filter(|path| path.ends_with(container));

@@ -11,6 +11,8 @@ mod bounds;
 #[cfg(test)]
 mod channels;
 #[cfg(test)]
+mod clients;
+#[cfg(test)]
 mod cni;
 #[cfg(test)]
 mod confinement;

@@ -1,11 +1,11 @@
 //! What bounds streaming sessions: their number, their silence, and the time that a client may take to begin.
 
-use std::io::{Read, Write};
+use std::io::{ErrorKind, Read, Write};
 use std::net::TcpStream;
 use std::time::{Duration, Instant};
 
 use crate::channels::exec_url;
-use crate::node::{Node, eventually};
+use crate::node::{Node, at_most, eventually};
 use crate::streams::{Client, SPDY, WEBSOCKET, running, sleeping, with};
 
 #[test]
@@ -45,6 +45,48 @@ fn one_session_more_than_may_be_is_told_so_and_may_come_again() {
         assert!(said.contains("too many streaming sessions") || said.contains("503"), "{said}");
         assert!(first.rest().1);
         eventually("there is room", || node.try_crictl(&second).status.success());
+    }
+    node.end_clean();
+}
+
+#[test]
+fn clients_that_say_nothing_are_hung_up_on_when_they_are_too_many() {
+    let mut node = Node::with_busybox();
+    node.configure("[stream]\nmax_sessions = 1\n");
+    let (_, id) = running(&node);
+    let url = exec_url(&node, &id, "true");
+    let address = url.strip_prefix("http://").and_then(|rest| rest.split('/').next()).expect(&url);
+    let before = node.descriptors();
+    let silent: Vec<TcpStream> =
+        (0..300).map(|_| TcpStream::connect(address).expect("it listens")).collect();
+    let hung_up = |mut client: &TcpStream| {
+        client.set_read_timeout(Some(Duration::from_millis(10))).expect("a bound");
+        client.read(&mut [0]).is_ok()
+    };
+    eventually("most are hung up on", || silent.iter().filter(|c| hung_up(c)).count() >= 200);
+    assert!(node.descriptors() < before + 100, "{} and {before}", node.descriptors());
+    drop(silent);
+    eventually("there is room", || node.try_crictl(&["exec", &id, "true"]).status.success());
+    node.end_clean();
+}
+
+#[test]
+fn a_head_without_end_is_refused_before_it_fills_memory() {
+    let node = Node::with_busybox();
+    let (_, id) = running(&node);
+    let url = exec_url(&node, &id, "true");
+    let (address, path) = url.strip_prefix("http://").and_then(|u| u.split_once('/')).expect(&url);
+    let mut stream = TcpStream::connect(address).expect("it listens");
+    stream.write_all(format!("GET /{path} HTTP/1.1\r\n").as_bytes()).expect("it reads");
+    // It may hang up before it has all.
+    let line = format!("x-long: {}\r\n", "x".repeat(4000));
+    let lines = (0..25).take_while(|_| stream.write_all(line.as_bytes()).is_ok()).count();
+    let mut said = [0; 12];
+    stream.set_read_timeout(Some(at_most(10))).expect("a bound");
+    match stream.read_exact(&mut said) {
+        Ok(()) => assert_eq!(&said, b"HTTP/1.1 431", "{lines} lines"),
+        // Closed over what was not read, it may lose its answer.
+        Err(error) => assert_eq!(error.kind(), ErrorKind::ConnectionReset, "{lines} lines"),
     }
     node.end_clean();
 }

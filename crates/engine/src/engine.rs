@@ -324,11 +324,12 @@ impl<W: World> Engine<W> {
         id: &ContainerId,
         command: Vec<String>,
         ends: Ends,
+        window: Option<(u16, u16)>,
     ) -> Result<Session, EngineError> {
         let (entry, container) = self.parts.views.container_entry(id.as_str())?;
         let pid = running(&container)?;
         let shim = self.shim(&entry)?;
-        let order = OpenOrder { container, pid, command, ends };
+        let order = OpenOrder { container, pid, command, ends, window };
         Ok(shim.open(&entry.pod.sandbox, order).await?)
     }
 

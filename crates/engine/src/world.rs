@@ -226,6 +226,8 @@ pub struct OpenOrder {
     pub command: Vec<String>,
     /// What the client holds of it.
     pub ends: Ends,
+    /// Width and height of its terminal, in characters, where the client has said them.
+    pub window: Option<(u16, u16)>,
 }
 
 /// Sizes a terminal, in characters.
@@ -239,7 +241,7 @@ pub trait Terminal: Send + Sync {
 /// Dropped before [`Session::ended`] is ready, the client is gone: a command is killed with all that it started (with a
 /// terminal it hangs up first); a container that was attached to goes on.
 pub struct Session {
-    /// Dropping it ends the input.
+    /// Shutting it down ends the input. Dropped without that, a command has no end of its input before it is killed.
     pub stdin: Option<Box<dyn AsyncWrite + Send + Unpin>>,
     /// Its end is the end of the output.
     pub stdout: Option<Box<dyn AsyncRead + Send + Unpin>>,

@@ -59,6 +59,9 @@ pub(crate) fn exec(job: &v1::ExecJob) -> Result<Answer, Failure> {
     }
     let (master, slave) =
         if job.tty { terminal::open().map(|(m, s)| (Some(m), Some(s)))? } else { (None, None) };
+    if let Some(master) = &master {
+        terminal::size(master, job.width, job.height)?;
+    }
     if let Some(slave) = &slave {
         std::os::unix::fs::fchown(slave, Some(uid), None)
             .at("terminal", || format!("giving the terminal to user {uid}"))?;

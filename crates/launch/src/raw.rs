@@ -385,6 +385,14 @@ pub(crate) fn unlock_terminal(master: BorrowedFd<'_>) -> io::Result<()> {
         .map(drop)
 }
 
+/// Sets the size of a terminal, in characters.
+pub(crate) fn size_terminal(master: BorrowedFd<'_>, width: u16, height: u16) -> io::Result<()> {
+    let size = libc::winsize { ws_row: height, ws_col: width, ws_xpixel: 0, ws_ypixel: 0 };
+    // SAFETY: TIOCSWINSZ reads one winsize.
+    done(unsafe { libc::ioctl(master.as_raw_fd(), libc::TIOCSWINSZ, &raw const size) }.into())
+        .map(drop)
+}
+
 /// Makes a terminal the controlling one of this session.
 pub(crate) fn control_terminal(terminal: BorrowedFd<'_>) -> io::Result<()> {
     // SAFETY: TIOCSCTTY takes a number.

@@ -60,6 +60,14 @@ pub(crate) fn open() -> Result<(OwnedFd, OwnedFd), Failure> {
     Ok((master, slave))
 }
 
+/// Gives a terminal the size of its window, where that is known.
+pub(crate) fn size(master: &OwnedFd, width: u32, height: u32) -> Result<(), Failure> {
+    let (Ok(width @ 1..), Ok(height @ 1..)) = (u16::try_from(width), u16::try_from(height)) else {
+        return Ok(());
+    };
+    raw::size_terminal(master.as_fd(), width, height).at(STAGE, || "sizing the terminal".into())
+}
+
 /// Makes the terminal this session's, and the three standard descriptors.
 pub(crate) fn take(slave: &OwnedFd) -> Result<(), Failure> {
     raw::control_terminal(slave.as_fd()).at(STAGE, || "taking control of the terminal".into())?;

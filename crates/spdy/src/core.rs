@@ -63,6 +63,8 @@ struct State {
     queue: VecDeque<Bytes>,
     held: usize,
     over: Option<Over>,
+    /// The client has said all that it wanted to.
+    whole: bool,
     unread: bool,
     sending: Sending,
     waker: Option<Waker>,
@@ -126,7 +128,9 @@ impl Core {
             return Poll::Ready(Ok(Some(chunk)));
         }
         match state.over {
-            Some(Over::Fin | Over::Ended) => Poll::Ready(Ok(None)),
+            Some(Over::Fin) => Poll::Ready(Ok(None)),
+            Some(Over::Ended) if state.whole => Poll::Ready(Ok(None)),
+            Some(Over::Ended) => Poll::Ready(Err(StreamError::Ended)),
             Some(Over::Reset(status)) => Poll::Ready(Err(StreamError::Reset(status))),
             Some(Over::Cut) => Poll::Ready(Err(StreamError::Closed)),
             None => {
@@ -152,6 +156,7 @@ impl Core {
     /// Notes why nothing more comes in; true when the stream is over in both directions.
     pub(crate) fn end(&self, over: Over) -> bool {
         let mut state = lock(&self.state);
+        state.whole |= over == Over::Fin && state.over.is_none();
         if state.over.is_none_or(|before| before == Over::Fin) {
             state.over = Some(over);
         }

@@ -21,6 +21,7 @@
 //!   sent, as `SETTINGS` is. TCP is the only back-pressure. **A stream whose reader is more than `Limits::stream_buffer` behind
 //!   stops the reading of the whole connection**, other streams' data, resets and pings included. Drop a [`RecvStream`] that
 //!   is not wanted: its data is then thrown away and stalls nobody.
+//! * A session that ends is an error to who receives, unless the client had sent its FIN: what came may be a part only.
 //! * Dropping a [`SendStream`] without `finish` resets the stream in both directions. To only receive, keep it or finish it.
 //! * `finish` returns once the FIN is written to the connection. Whoever finishes all streams before [`Session::close`] has lost
 //!   nothing, however slow the client reads; what is merely queued at `close` has `Limits::flush` to go out.
@@ -30,8 +31,8 @@
 //! # Decisions
 //! * Memory is bounded per session: header blocks before they are inflated and before anything is allocated for what
 //!   they count; queues by bytes, a tiny chunk counting as 64 more; answers that the client does not read (1,024
-//!   frames) and streams that nobody accepts (64) by reading no further. Data frames are dealt out in pieces, so that
-//!   a frame of 16 MiB needs no more room than a small one.
+//!   frames, and as many ends of streams as there may be streams besides) and streams that nobody accepts (64) by reading no
+//!   further. Data frames are dealt out in pieces, so that a frame of 16 MiB needs no more room than a small one.
 //! * Data is sent in frames of up to 256 KiB: Go's client makes three reads and an allocation of each, and took 1.0 GB/s so where
 //!   it took 0.8 of 64 KiB and 0.7 of 16 (two cores, five processes on the way). A stream's reader is woken once for all that
 //!   one read of the connection brought it.

@@ -38,6 +38,8 @@ pub(crate) struct Outbox {
     /// Told when control frames were written; only the connection's reader waits for it.
     eased: Notify,
     room: Semaphore,
+    /// Ends of streams beyond which the connection is not read either.
+    most_ends: usize,
 }
 
 #[derive(Debug, Default)]
@@ -45,6 +47,8 @@ struct Queues {
     /// Overtakes `bulk`.
     urgent: VecDeque<Frame>,
     bulk: VecDeque<Outgoing>,
+    /// Of `bulk`, what took no room: ends of streams, whose number is the client's to choose.
+    ends: usize,
     deflater: Deflater,
     stage: Stage,
 }
@@ -68,8 +72,10 @@ pub(crate) enum Next {
 }
 
 impl Outbox {
-    pub(crate) fn new(room: usize) -> Self {
+    /// With room for so many bytes of data, and for the ends of so many streams.
+    pub(crate) fn new(room: usize, streams: usize) -> Self {
         Self {
+            most_ends: streams.saturating_add(URGENT),
             queues: Mutex::default(),
             filled: Notify::new(),
             eased: Notify::new(),
@@ -143,7 +149,8 @@ impl Outbox {
 
     /// Whether the client has to read answers before it is read.
     pub(crate) fn is_strained(&self) -> bool {
-        lock(&self.queues).urgent.len() > URGENT
+        let queues = lock(&self.queues);
+        queues.urgent.len() > URGENT || queues.ends > self.most_ends
     }
 
     /// Waits until the client read enough of the answers.
@@ -186,15 +193,17 @@ impl Outbox {
             cost: 0,
             done: None,
         }));
-        let mut bytes = 0;
+        let (mut bytes, mut ends) = (0, 0);
         while batch.len() < BATCH_FRAMES && bytes < BATCH_BYTES {
             let Some(next) = queues.bulk.pop_front() else { break };
             bytes += next.frame.len();
+            ends += usize::from(next.cost == 0);
             batch.push_back(next);
         }
+        queues.ends = queues.ends.saturating_sub(ends);
         let stage = queues.stage;
         drop(queues);
-        if urgent > 0 {
+        if urgent + ends > 0 {
             self.eased.notify_one();
         }
         match stage {
@@ -216,6 +225,7 @@ impl Outbox {
     fn bulk(&self, outgoing: Outgoing) {
         let mut queues = lock(&self.queues);
         if queues.stage == Stage::Open {
+            queues.ends += usize::from(outgoing.cost == 0);
             queues.bulk.push_back(outgoing);
             drop(queues);
             self.filled.notify_one();

@@ -33,7 +33,7 @@ pub(crate) struct Shared {
 impl Shared {
     pub(crate) fn new(limits: Limits) -> Self {
         Self {
-            outbox: Outbox::new(limits.send_buffer),
+            outbox: Outbox::new(limits.send_buffer, limits.streams),
             limits,
             pool: Pool::default(),
             last: AtomicU32::new(0),

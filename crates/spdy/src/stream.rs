@@ -79,7 +79,8 @@ impl RecvStream {
         self.tie.core.id
     }
 
-    /// The next bytes; none after the client's FIN or at the end of the session. Cancel-safe.
+    /// The next bytes; none after the client's FIN. A session that ends before it is an error: what came may be a part only.
+    /// Cancel-safe.
     pub async fn chunk(&mut self) -> Result<Option<Bytes>, StreamError> {
         if !self.rest.is_empty() {
             return Ok(Some(std::mem::take(&mut self.rest)));
@@ -87,8 +88,8 @@ impl RecvStream {
         std::future::poll_fn(|cx| self.poll_chunk(cx)).await
     }
 
-    /// Appends all bytes that have come, after waiting for the first of them; none after the client's FIN or at the end of the
-    /// session. Gives their number. Cancel-safe.
+    /// Appends all bytes that have come, after waiting for the first of them; none after the client's FIN. Gives their number;
+    /// errors as of [`Self::chunk`]. Cancel-safe.
     pub async fn chunks(&mut self, into: &mut Vec<Bytes>) -> Result<usize, StreamError> {
         let Some(first) = self.chunk().await? else { return Ok(0) };
         let length = first.len();

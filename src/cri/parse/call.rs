@@ -8,9 +8,18 @@ use engine::world::Ends;
 use super::container::words;
 use super::{At, Invalid, known, not_empty};
 
+/// No kernel executes more, with the usual limit of a stack.
+const COMMAND_MAX: usize = 2 << 20;
+
 /// A program and its arguments.
 pub(crate) fn command(at: &At<'_>, wire: &[String]) -> Result<Vec<String>, Invalid> {
     not_empty(at, wire.first().map_or("", String::as_str))?;
+    let bytes: usize = wire.iter().map(|word| word.len() + 1).sum();
+    if bytes > COMMAND_MAX {
+        return Err(
+            at.invalid(format!("has {bytes} bytes, more than the {COMMAND_MAX} that may be"))
+        );
+    }
     words(at, wire)
 }
 
@@ -46,4 +55,17 @@ pub(crate) fn sandbox_state(value: i32) -> Result<cri::PodSandboxState, Invalid>
 
 pub(crate) fn container_state(value: i32) -> Result<cri::ContainerState, Invalid> {
     known(&At::root("filter.state"), value)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_command_that_no_kernel_takes_is_refused() {
+        let words = |length| vec!["echo".to_owned(), "x".repeat(length)];
+        command(&At::root("cmd"), &words(100_000)).unwrap();
+        let error = command(&At::root("cmd"), &words(COMMAND_MAX)).unwrap_err().to_string();
+        assert!(error.starts_with("cmd: has 2097158 bytes"), "{error}");
+    }
 }

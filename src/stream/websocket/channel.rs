@@ -20,7 +20,11 @@ pub(in crate::stream) struct Channel {
 }
 
 impl Channel {
-    pub(super) fn new(number: u8, codec: Codec, outgoing: mpsc::Sender<Message>) -> Self {
+    pub(in crate::stream) fn new(
+        number: u8,
+        codec: Codec,
+        outgoing: mpsc::Sender<Message>,
+    ) -> Self {
         Self { number, codec, outgoing }
     }
 

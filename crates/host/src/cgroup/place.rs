@@ -73,7 +73,8 @@ impl Cgroups {
         }
     }
 
-    /// The place of an exec, and its descriptor where one can be cloned into. Blocks.
+    /// The place of an exec, and its descriptor where one can be cloned into. A container's cgroup that is gone meanwhile is
+    /// not made again. Blocks.
     pub fn exec_place(
         &self,
         pod: &PodCgroup,
@@ -82,7 +83,7 @@ impl Cgroups {
     ) -> Result<(Option<OwnedFd>, ExecPlace), PlaceError> {
         let container = pod.container(container);
         let path = container.child(&format!("{EXEC}{exec}"));
-        let fd = self.exec_dir(&path).map(|dir| make_and_open(&dir)).transpose()?;
+        let fd = self.exec_dir(&path).map(|dir| make_one_and_open(&dir)).transpose()?;
         let into = fd.filter(|_| self.layout() != Layout::V1);
         Ok((into, ExecPlace { path, container }))
     }
@@ -126,6 +127,11 @@ impl Cgroups {
 
 fn make_and_open(dir: &Path) -> Result<OwnedFd, PlaceError> {
     fs::create_dir_all(dir).map_err(FsError::at("make the cgroup", dir)).map_err(PlaceError)?;
+    open(dir)
+}
+
+fn make_one_and_open(dir: &Path) -> Result<OwnedFd, PlaceError> {
+    fs::create_dir(dir).map_err(FsError::at("make the cgroup", dir)).map_err(PlaceError)?;
     open(dir)
 }
 

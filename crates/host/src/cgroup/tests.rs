@@ -6,7 +6,7 @@ use std::os::fd::{AsFd, OwnedFd};
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
-use names::{ContainerId, ExecId, SandboxId};
+use names::{ContainerId, ExecId, Kind, SandboxId};
 use pod::config::Resources;
 
 use super::*;
@@ -199,6 +199,21 @@ fn of_a_containers_execs_only_those_that_run_keep_their_cgroups() {
 }
 
 #[test]
+fn an_exec_in_a_container_that_is_gone_brings_no_cgroup_back() {
+    for layout in [Layout::V1, Layout::V2] {
+        let ground = Ground::seen_as("gone", layout);
+        let (pod, container) = (ground.pod(), container());
+        ground.cgroups.establish_pod(&pod, &Resources::default()).unwrap();
+        let id = ExecId::from_random([1; 32]);
+        let error = ground.cgroups.exec_place(&pod, &container, &id).unwrap_err();
+        assert_eq!(error.kind(), Kind::NotFound);
+        assert_eq!(ground.cgroups.release_pod(&pod).unwrap(), Released::Now);
+        ground.cgroups.exec_place(&pod, &container, &id).unwrap_err();
+        assert_eq!(ground.cgroups.release_pod(&pod).unwrap(), Released::AlreadyGone);
+    }
+}
+
+#[test]
 fn what_does_not_die_is_named() {
     let ground = Ground::seen_as("undying", Layout::V1);
     let pod = ground.pod();
@@ -274,7 +289,7 @@ fn an_update_that_is_refused_leaves_all_limits_as_they_were() {
         ..Resources::default()
     };
     let error = ground.cgroups.update(&pod, &bad).unwrap_err();
-    assert_eq!(error.kind(), names::Kind::Invalid, "{error}");
+    assert_eq!(error.kind(), Kind::Invalid, "{error}");
     assert_eq!(all(), before);
     for (memory, swap) in [(256, 256), (32, 48), (512, 0), (-1, 0)] {
         let size = |n: i64| if n > 0 { n * mib } else { n };

@@ -25,7 +25,7 @@ async fn closing_says_goaway_after_all_that_was_sent() {
     drop(client);
     soon(close).await.unwrap();
     assert_eq!(ended.await, End::Closed);
-    assert_eq!(recv.chunk().await, Ok(None));
+    assert_eq!(recv.chunk().await, Err(StreamError::Ended));
     assert_eq!(send.send(Bytes::from_static(b"x")).await, Err(StreamError::Ended));
 }
 
@@ -49,9 +49,22 @@ async fn a_client_that_goes_ends_streams_and_session() {
     assert_eq!(session.ended().await, End::Gone);
     assert_eq!(session.ended().await, End::Gone);
     let (recv, mut send) = stream.split();
-    assert_eq!(all(recv).await.unwrap(), b"");
+    assert_eq!(all(recv).await, Err(StreamError::Ended));
     assert_eq!(send.send(Bytes::from_static(b"x")).await, Err(StreamError::Ended));
     soon(session.close()).await;
+}
+
+#[tokio::test]
+async fn what_a_client_said_before_it_went_is_whole_only_with_its_fin() {
+    for fin in [true, false] {
+        let (session, mut client, stream) = opened(Limits::default(), 1024).await;
+        client.say(&data(1, u8::from(fin), b"word")).await;
+        drop(client);
+        assert_eq!(session.ended().await, End::Gone);
+        let (mut recv, _send) = stream.split();
+        assert_eq!(recv.chunk().await.unwrap().unwrap(), "word");
+        assert_eq!(recv.chunk().await, if fin { Ok(None) } else { Err(StreamError::Ended) });
+    }
 }
 
 #[tokio::test]

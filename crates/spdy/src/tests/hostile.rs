@@ -107,6 +107,29 @@ async fn answers_that_are_not_read_stop_the_reading() {
 }
 
 #[tokio::test]
+async fn refusals_that_are_not_read_stop_the_reading() {
+    let (mut session, client) = pair(Limits { streams: 100, ..Limits::default() }, 1024);
+    let shared = session.shared();
+    tokio::spawn(
+        async move { while session.accept().await.map(crate::Incoming::refuse).is_some() {} },
+    );
+    let mut encoder = client.encoder;
+    let (_read, mut write) = tokio::io::split(client.io);
+    let feed = tokio::spawn(async move {
+        for n in 0.. {
+            write.write_all(&encoder.syn(2 * n + 1, 0, &[])).await.unwrap();
+        }
+    });
+    for _ in 0..50_000 {
+        tokio::task::yield_now().await;
+    }
+    let refusals = shared.outbox.waiting().1 / 16;
+    assert!((1000..1300).contains(&refusals), "{refusals}");
+    assert!(!feed.is_finished());
+    feed.abort();
+}
+
+#[tokio::test]
 async fn the_smallest_chunks_count_for_what_they_cost() {
     let (session, mut client, _stream) =
         opened(Limits { stream_buffer: 6500, ..Limits::default() }, 1024).await;
