@@ -93,17 +93,14 @@
 mod attach;
 mod carrier;
 mod cgroups;
-mod control;
 mod create;
 mod device;
-mod directory;
-mod exec;
 mod executor;
 mod external;
-mod failure;
 mod ground;
 mod hook;
 mod idmap;
+mod kept;
 mod label;
 mod late;
 mod links;
@@ -111,8 +108,6 @@ mod options;
 mod overlay;
 mod path;
 mod point;
-mod privileges;
-mod program;
 #[expect(unsafe_code, reason = "system calls that nix has not")]
 mod raw;
 mod rootfs;
@@ -125,11 +120,10 @@ mod volume;
 
 use std::process::ExitCode;
 
-use nix::sys::stat::{Mode, umask};
+use process::control::{Answer, Control};
+use process::exec;
+use process::failure::Failure;
 use wire::v1::job::Job;
-
-use control::{Answer, Control};
-use failure::{At, Failure};
 
 fn main() -> ExitCode {
     let args: Vec<String> =
@@ -137,31 +131,19 @@ fn main() -> ExitCode {
     if let Some(done) = hook::as_hook(&args) {
         return if done.is_ok() { ExitCode::SUCCESS } else { ExitCode::FAILURE };
     }
-    match Control::inherited().and_then(|control| serve(&control)) {
+    match Control::inherited().and_then(|control| control.serve(job)) {
         Ok(()) => ExitCode::SUCCESS,
         // Without a control socket there is nobody to tell, and stderr is the container's.
         Err(_) => ExitCode::FAILURE,
     }
 }
 
-fn serve(control: &Control) -> Result<(), Failure> {
-    match job(control) {
-        Ok(answer) => control.born(answer),
-        Err(failure) => {
-            control.failed(&failure)?;
-            Err(failure)
-        }
-    }
-}
-
-fn job(control: &Control) -> Result<Answer, Failure> {
-    raw::close_all_on_exec().at("launch", || "marking descriptors".into())?;
-    umask(Mode::from_bits_truncate(0o022));
-    match control.job()? {
+fn job(job: Job) -> Result<Answer, Failure> {
+    match job {
         Job::Create(job) if !job.runtime.is_empty() => external::create(&job),
         Job::Start(job) if job.runtime.is_empty() => hook::poststart(&job),
         Job::Start(job) => external::start(&job),
         Job::Create(job) => create::create(&job, raw::inherited(wire::inherited::START_FD).ok()),
-        Job::Exec(job) => exec::exec(&job),
+        Job::Exec(job) => exec::exec(&job, kept::for_exec(&job)?),
     }
 }

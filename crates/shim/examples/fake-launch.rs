@@ -101,7 +101,7 @@ fn born(control: OwnedFd, tty: bool, child: impl FnOnce()) {
     // SAFETY: this process has one thread.
     match unsafe { fork() }.unwrap() {
         ForkResult::Parent { child } => {
-            let born = Born { pid: child.as_raw(), uid: 1, gid: 2, groups: vec![3] };
+            let born = Born { pid: child.as_raw(), uid: 1, gid: 2, groups: vec![3], kept: true };
             let master: Vec<BorrowedFd<'_>> = pty.iter().map(|pty| pty.master.as_fd()).collect();
             answer(&control, Answer::Born(born), &master);
         }

@@ -3,7 +3,7 @@
 use libcontainer::oci_spec::runtime::{LinuxCpu, LinuxMemory, LinuxResources};
 
 use super::STAGE;
-use crate::failure::Failure;
+use process::failure::Failure;
 
 /// A controller, a file of it, and what is written there.
 #[derive(Debug)]

@@ -10,7 +10,7 @@ use wire::v1::failure::Kind;
 use wire::v1::{Born, Exec as Request, ExecExited, ExecStarted, Failure};
 
 use super::Pod;
-use super::launch::{Job, Start, or};
+use super::launch::{By, Job, Start, or};
 use super::request::no_container;
 use super::start::set_nonblocking;
 use crate::container::{Exec, StartNews, StartPipe, Ticket};
@@ -32,6 +32,8 @@ impl Pod {
         if container.started_at.is_none() || container.alive().is_none() {
             return Err(failure(Kind::Refused, STAGE, "the container is not running"));
         }
+        let kept = container.born.as_ref().is_some_and(|born| born.kept);
+        let by = if kept { By::Enter } else { By::Launch };
         if self.execs.iter().any(|exec| exec.id == request.exec_id) {
             return Err(failure(Kind::Refused, STAGE, "an exec of that id is here already"));
         }
@@ -58,6 +60,7 @@ impl Pod {
         });
         let launched = self.launch(Start {
             number,
+            by,
             job: Job { exec: Some(request.job), ..Job::default() },
             stdio: stdio.each_ref().map(|fd| or(fd.as_ref(), &null)),
             pipe: start_theirs.as_fd(),

@@ -16,7 +16,7 @@ use wire::v1::failure::Kind;
 use wire::v1::{Failure, StartJob, Started};
 
 use super::Pod;
-use super::launch::{Job, Start};
+use super::launch::{By, Job, Start};
 use super::request::no_container;
 use crate::container::{Phase, StartNews, Ticket};
 use crate::failure::{At, failure};
@@ -92,6 +92,7 @@ impl Pod {
         let null = raw::duplicate(&self.null).at(STAGE, "duplicating /dev/null")?;
         self.launch(Start {
             number,
+            by: By::Launch,
             job: Job { start: Some(job), ..Job::default() },
             stdio: [null.as_fd(); 3],
             pipe: null.as_fd(),
