@@ -168,6 +168,10 @@ pub fn permitted() -> io::Result<u64> {
 /// Loads a seccomp program for this thread.
 pub fn load_seccomp(program: &[u8], flags: u64) -> io::Result<()> {
     const SET_MODE_FILTER: libc::c_uint = 1;
+    // The kernel takes nothing by halves either.
+    if !program.len().is_multiple_of(8) {
+        return Err(io::Error::from_raw_os_error(libc::EINVAL));
+    }
     let rules: Vec<libc::sock_filter> = program
         .chunks_exact(8)
         .map(|c| {

@@ -77,7 +77,7 @@ impl Pod {
             by: By::Launch,
             job: Job { create: Some(request.job), ..Job::default() },
             stdio: [&theirs.stdin, &theirs.stdout, &theirs.stderr].map(|fd| or(fd.as_ref(), &null)),
-            pipe: start_theirs.as_fd(),
+            pipe: Some(start_theirs.as_fd()),
             cgroup: fds.into_iter().next().filter(|_| !request.no_cgroup_fd),
             pid_namespace,
             limit: Some(limit),

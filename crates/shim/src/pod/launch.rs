@@ -46,7 +46,8 @@ pub(super) struct Start<'a> {
     pub(super) by: By,
     pub(super) job: Job,
     pub(super) stdio: [BorrowedFd<'a>; 3],
-    pub(super) pipe: BorrowedFd<'a>,
+    /// Where a container's process says that it has begun.
+    pub(super) pipe: Option<BorrowedFd<'a>>,
     pub(super) cgroup: Option<OwnedFd>,
     /// In place of the pod's own.
     pub(super) pid_namespace: Option<OwnedFd>,
@@ -67,14 +68,18 @@ impl Pod {
                 .at(STAGE, "making the control socket")?;
         let [stdin, stdout, stderr] = start.stdio;
         let mut fds = vec![(0, stdin), (1, stdout), (2, stderr), (CONTROL_FD, theirs.as_fd())];
-        fds.extend(self.namespaces.iter().flat_map(Namespaces::for_launch));
+        if start.by == By::Launch {
+            fds.extend(self.namespaces.iter().flat_map(Namespaces::for_launch));
+        }
         if let Some(other) = &start.pid_namespace {
             fds.retain(|(number, _)| *number != PID_FD);
             fds.push((PID_FD, other.as_fd()));
         }
-        fds.push((START_FD, start.pipe));
+        fds.extend(start.pipe.map(|pipe| (START_FD, pipe)));
         let mut outbox = Outbox::new(wire::frame::MAX_FRAME);
         outbox.push(&start.job, Vec::new()).at(STAGE, "giving the job")?;
+        // Before it asks: it need not wait for this process once more.
+        outbox.flush(&control).at(STAGE, "giving the job")?;
         let cgroup = start.cgroup.as_ref().map(AsFd::as_fd);
         let program = Program { image: image.as_fd(), name, fds: &fds, cgroup };
         let pid = raw::spawn(&program).at(STAGE, "starting launch")?;

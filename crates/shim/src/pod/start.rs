@@ -95,7 +95,7 @@ impl Pod {
             by: By::Launch,
             job: Job { start: Some(job), ..Job::default() },
             stdio: [null.as_fd(); 3],
-            pipe: null.as_fd(),
+            pipe: None,
             cgroup: None,
             pid_namespace: None,
             limit: Some(limit),
@@ -126,9 +126,6 @@ impl Pod {
 
     /// The pipe has something, or its other end was closed.
     pub(super) fn start_news(&mut self, number: u32) {
-        if self.exec(number).is_some() {
-            return self.exec_start_news(number);
-        }
         let Some(container) = self.container(number) else { return };
         let Some(pipe) = &mut container.start else { return };
         let news = pipe.read();
