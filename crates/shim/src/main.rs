@@ -32,7 +32,7 @@
 //!   logs; ten side by side are 95 KiB PSS each, fresh. Batches of records are mapped and unmapped for that (`output`).
 //! * What has no stream gets a null device of the pod's own (`raw`): the node's could be closed to the node by a container's root.
 //! * A launch, or enter, finds its job in its socket when it begins: it is written before the spawn, which saves two changes of process.
-//! * The spawn is a clone3 with a copy of this small memory (0.07 ms): with CLONE_VM the child would run on a stack of the main loop's,
+//! * The spawn is a clone3 with a copy of this small memory (0.07 ms): with `CLONE_VM` the child would run on a stack of the main loop's,
 //!   and the call that gives birth into a cgroup has no wrapper that takes another.
 //! * A terminal of an exec belongs to the daemon alone, so that it hangs up when the daemon lets it go or dies.
 //! * An input for one client (`stdin_once`) is handed to the first, not copied: it ends with that client by itself.
