@@ -46,7 +46,7 @@ fn number(result: libc::c_long) -> io::Result<Number> {
     Number::try_from(done(result)?).map_err(|_| io::Error::from_raw_os_error(libc::EBADF))
 }
 
-/// The descriptor that a system call has made.
+/// The descriptor that a system call has made. Only for the result of such a call: it is owned by nobody else.
 pub fn owned(result: libc::c_long) -> io::Result<OwnedFd> {
     let fd = number(result)?;
     // SAFETY: the kernel has just given this descriptor to us alone.
