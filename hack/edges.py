@@ -24,6 +24,8 @@ FORBIDDEN = {
     "wire": ASYNC | WIRE | {"anyhow", "libcontainer"},
     "ferropod-shim": ASYNC | WIRE | {"anyhow", "libcontainer", "ledger"},
     "ferropod-launch": ASYNC | WIRE | {"anyhow", "ledger"},
+    "ferropod-enter": ASYNC | KERNEL | WIRE | {"anyhow", "ledger"},
+    "process": ASYNC | WIRE | {"anyhow", "libcontainer", "libseccomp", "oci-spec", "serde_json", "ledger"},
     "engine": WIRE | {"anyhow", "nix", "libc", "libcontainer"},
     "ferropod": {"libcontainer"},
 }
@@ -33,6 +35,7 @@ UNREACHABLE = {
     "spec": {"tokio", "tonic"},
     "ferropod-shim": {"tokio", "tonic", "libcontainer"},
     "ferropod-launch": {"tokio", "tonic"},
+    "ferropod-enter": {"tokio", "tonic", "libcontainer", "libseccomp", "serde_json"},
 }
 LONG = 500
 

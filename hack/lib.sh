@@ -97,7 +97,7 @@ need_basics() {
 
 # === building ===
 
-# build_ferropod: the daemon with glibc, the shim static with musl, launch static with glibc (libseccomp is built for that one;
+# build_ferropod: the daemon with glibc, shim and enter static with musl, launch static with glibc (libseccomp is built for that one;
 # to link at run time is half of what launch costs before it works); all put side by side. With FERROPOD_NOBUILD set it takes
 # the programs that are there.
 build_ferropod() {
@@ -108,15 +108,15 @@ build_ferropod() {
   cd "$repo"
   if [ "$profile" = debug ]; then
     cargo build -q -p ferropod -p ferropod-launch
-    cargo build -q --target $musl -p ferropod-shim
-    ln -f target/$musl/debug/ferropod-shim "$bin/"
+    cargo build -q --target $musl -p ferropod-shim -p ferropod-enter
+    ln -f target/$musl/debug/ferropod-{shim,enter} "$bin/"
   else
     cargo build -q --release -p ferropod
-    cargo build -q --profile shim --target $musl -p ferropod-shim
+    cargo build -q --profile shim --target $musl -p ferropod-shim -p ferropod-enter
     LIBSECCOMP_LINK_TYPE=static LIBSECCOMP_LIB_PATH=/usr/lib/x86_64-linux-gnu \
       RUSTFLAGS="-C target-feature=+crt-static -C relocation-model=static" \
       cargo build -q --profile shim --target $gnu -p ferropod-launch
-    ln -f target/$musl/shim/ferropod-shim target/$gnu/shim/ferropod-launch "$bin/"
+    ln -f target/$musl/shim/ferropod-{shim,enter} target/$gnu/shim/ferropod-launch "$bin/"
   fi
   cd - >/dev/null
 }

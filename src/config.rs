@@ -205,7 +205,7 @@ impl Config {
         })
     }
 
-    /// The directory of ferropod-shim and ferropod-launch; unset, it is this program's own.
+    /// The directory of ferropod-shim, ferropod-launch and ferropod-enter; unset, it is this program's own.
     pub(crate) fn programs(&self) -> Option<PathBuf> {
         if !self.runtime.programs.as_os_str().is_empty() {
             return Some(self.runtime.programs.clone());

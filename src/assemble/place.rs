@@ -2,7 +2,7 @@
 //!
 //! ```text
 //! <state>/p/<sandbox>/    hostname, hosts, resolv.conf, shm (a mount), shim.sock, exits, shim (its process), cgroup (its path, for the sweep)
-//! <state>/c/<container>/  the bundle: config.json, notify.sock
+//! <state>/c/<container>/  the bundle: config.json, kept (for execs), notify.sock
 //! <state>/seccomp/        compiled programs
 //! <root>/c/<container>/   upper and work of the container's overlay
 //! ```

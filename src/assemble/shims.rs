@@ -37,18 +37,23 @@ const SOCKET: &str = "shim.sock";
 /// How a shim speaks of a launch that the kernel may have killed for want of memory.
 const KILLED: &str = "killed by signal 9";
 
-/// The two programs, where no container can write to them.
+/// The programs beside this one, where no container can write to them.
 #[derive(Debug)]
 pub(crate) struct Programs {
     sealed: Sealed,
 }
 
 impl Programs {
-    /// Reads both from the directory that the configuration names, or this program's own.
+    /// Reads them from the directory that the configuration names, or this program's own.
     pub(crate) fn seal(config: &Config) -> anyhow::Result<Self> {
         let dir = config.programs().ok_or_else(|| anyhow::anyhow!("no directory of programs"))?;
-        let sealed = seal::seal(&dir.join("ferropod-shim"), &dir.join("ferropod-launch"))?;
-        Ok(Self { sealed })
+        Ok(Self { sealed: seal::seal(&dir)? })
+    }
+
+    /// What shims are given.
+    fn for_shims(&self) -> host::shim::Programs<'_> {
+        let Sealed { launch, enter, .. } = &self.sealed;
+        host::shim::Programs { launch: launch.as_fd(), enter: enter.as_fd() }
     }
 }
 
@@ -199,8 +204,8 @@ async fn connect(node: &Node, id: &SandboxId) -> Result<(Client, v1::State, Told
     let (sender, told) = mpsc::unbounded_channel();
     let dir = std::fs::File::open(node.places.pod(id))
         .map_err(|source| ConnectError::Gone { name: SOCKET.to_owned(), source })?;
-    let launch = node.programs.sealed.launch.as_fd();
-    let (client, state) = Client::connect(dir.as_fd(), SOCKET, PATIENCE, launch, sender).await?;
+    let programs = node.programs.for_shims();
+    let (client, state) = Client::connect(dir.as_fd(), SOCKET, PATIENCE, programs, sender).await?;
     Ok((client, state, told))
 }
 
@@ -299,11 +304,8 @@ impl Shim for LiveShim {
     }
 
     async fn state(&self) -> Result<Vec<HeldContainer>, Fault> {
-        let state = self
-            .client
-            .hello(self.node.programs.sealed.launch.as_fd())
-            .await
-            .map_err(|e| asked(&e))?;
+        let state =
+            self.client.hello(self.node.programs.for_shims()).await.map_err(|e| asked(&e))?;
         Ok(state.containers.iter().filter_map(held).collect())
     }
 

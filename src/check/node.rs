@@ -10,7 +10,7 @@ use crate::config::Config;
 use crate::serve::place;
 
 const ROOM: u64 = 2 << 30;
-const PROGRAMS: [&str; 2] = ["ferropod-shim", "ferropod-launch"];
+const PROGRAMS: [&str; 3] = ["ferropod-shim", "ferropod-launch", "ferropod-enter"];
 
 pub(super) fn findings(config: &Config) -> Vec<Finding> {
     let mut findings = vec![mount_namespace(), programs(config), disk(config), state(config)];
@@ -45,7 +45,7 @@ fn programs(config: &Config) -> Finding {
         return Finding::good("programs", format!("in {}", dir.display()));
     }
     let fact = format!("{} not in {}", missing.join(" and "), dir.display());
-    Finding::bad("programs", fact, "install all three together, or set runtime.programs")
+    Finding::bad("programs", fact, "install all four together, or set runtime.programs")
 }
 
 /// Most nodes have none, and nothing to hear of it.

@@ -13,7 +13,7 @@
 //! | [`idmap`] | whether user namespaces of pods go here |
 //! | [`files`] | files replaced whole, a pod's hostname, hosts and resolv.conf, directory trees |
 //! | [`apparmor`], [`selinux`] | what the kernel's security modules have for containers |
-//! | [`seal`] | the shim and launch programs, where no container can write them |
+//! | [`seal`] | the programs beside the daemon, where no container can write them |
 //! | [`spawn`] | shims as processes |
 //! | [`shim`] | the client of a shim's socket |
 //! | [`proc`] | facts of /proc, pidfds, clock, random ids |

@@ -1,4 +1,4 @@
-//! The shim and launch programs where no container can write them.
+//! The programs beside the daemon where no container can write them.
 //!
 //! A container that gets hold of `/proc/<pid>/exe` of a process of the host could write the program on the host's disk
 //! (CVE-2019-5736). So the programs are copied to a tmpfs that is mounted nowhere, and executed by descriptor: a write
@@ -9,6 +9,7 @@
 //!   fallback where the tmpfs cannot be made.
 //! * The mount goes with its last descriptor; a running program keeps it alive.
 
+use std::ffi::CString;
 use std::fs::{self, Permissions};
 use std::io::{self, Read, Write};
 use std::os::fd::{AsFd, OwnedFd};
@@ -22,7 +23,7 @@ use crate::{FsError, raw};
 
 const ATTRIBUTES: u64 = libc::MOUNT_ATTR_RDONLY | libc::MOUNT_ATTR_NOSUID | libc::MOUNT_ATTR_NODEV;
 /// Far above what the programs weigh.
-const SIZE: &std::ffi::CStr = c"64m";
+const SIZE: &std::ffi::CStr = c"128m";
 
 /// A program that could be neither copied to a tmpfs nor to a memfd.
 #[derive(Debug, thiserror::Error)]
@@ -49,27 +50,34 @@ pub enum SealedIn {
     Memfd,
 }
 
-/// The two programs, open to be executed.
+/// The programs, open to be executed.
 #[derive(Debug)]
 pub struct Sealed {
     /// `ferropod-shim`.
     pub shim: OwnedFd,
     /// `ferropod-launch`.
     pub launch: OwnedFd,
+    /// `ferropod-enter`.
+    pub enter: OwnedFd,
     /// Where they are.
     pub place: SealedIn,
 }
 
-/// Copies both programs. Blocks: 5 ms for 10 MiB.
-pub fn seal(shim: &Path, launch: &Path) -> Result<Sealed, SealError> {
-    match in_tmpfs(shim, launch) {
+/// The names of the programs, and their modes. The root of a user namespace executes launch once more, for hooks.
+const SHIM: (&str, u32) = ("ferropod-shim", 0o500);
+const LAUNCH: (&str, u32) = ("ferropod-launch", 0o555);
+const ENTER: (&str, u32) = ("ferropod-enter", 0o500);
+
+/// Copies the programs of a directory. Blocks: 5 ms for 10 MiB.
+pub fn seal(dir: &Path) -> Result<Sealed, SealError> {
+    match in_tmpfs(dir) {
         Ok(sealed) => Ok(sealed),
         Err(error) if error.source.kind() == Kind::NotFound => Err(error),
         Err(error) => {
             tracing::warn!(%error, cause = %error.source, "no sealed tmpfs, using memfds");
-            let shim = memfd(shim, c"ferropod-shim")?;
-            let launch = memfd(launch, c"ferropod-launch")?;
-            Ok(Sealed { shim, launch, place: SealedIn::Memfd })
+            let copy = |(name, _): (&str, u32)| memfd(&dir.join(name), name);
+            let place = SealedIn::Memfd;
+            Ok(Sealed { shim: copy(SHIM)?, launch: copy(LAUNCH)?, enter: copy(ENTER)?, place })
         }
     }
 }
@@ -81,17 +89,18 @@ fn refused<E: Into<io::Error>>(program: &Path, doing: &'static str) -> impl FnOn
     }
 }
 
-fn in_tmpfs(shim: &Path, launch: &Path) -> Result<Sealed, SealError> {
-    let root = tmpfs().map_err(refused(shim, "make a tmpfs for"))?;
-    write_into(&root, shim, ("ferropod-shim", 0o500))?;
-    // The root of a user namespace executes itself once more, for hooks.
-    write_into(&root, launch, ("ferropod-launch", 0o555))?;
-    raw::mount_setattr(root.as_fd(), ATTRIBUTES).map_err(refused(shim, "protect the tmpfs of"))?;
-    let open = |program, name: &str| {
-        raw::open_at(Some(root.as_fd()), name, OFlag::O_RDONLY).map_err(refused(program, "open"))
+fn in_tmpfs(dir: &Path) -> Result<Sealed, SealError> {
+    let root = tmpfs().map_err(refused(dir, "make a tmpfs for"))?;
+    for program in [SHIM, LAUNCH, ENTER] {
+        write_into(&root, &dir.join(program.0), program)?;
+    }
+    raw::mount_setattr(root.as_fd(), ATTRIBUTES).map_err(refused(dir, "protect the tmpfs of"))?;
+    let open = |(name, _): (&str, u32)| {
+        let opened = raw::open_at(Some(root.as_fd()), name, OFlag::O_RDONLY);
+        opened.map_err(refused(&dir.join(name), "open"))
     };
-    let shim = open(shim, "ferropod-shim")?;
-    Ok(Sealed { shim, launch: open(launch, "ferropod-launch")?, place: SealedIn::Tmpfs })
+    let place = SealedIn::Tmpfs;
+    Ok(Sealed { shim: open(SHIM)?, launch: open(LAUNCH)?, enter: open(ENTER)?, place })
 }
 
 fn tmpfs() -> io::Result<OwnedFd> {
@@ -111,12 +120,13 @@ fn write_into(root: &OwnedFd, program: &Path, (name, mode): (&str, u32)) -> Resu
     target.set_permissions(Permissions::from_mode(mode)).map_err(refused(program, "copy"))
 }
 
-fn memfd(program: &Path, name: &std::ffi::CStr) -> Result<OwnedFd, SealError> {
+fn memfd(program: &Path, name: &str) -> Result<OwnedFd, SealError> {
     let mut bytes = Vec::new();
+    let name = CString::new(name).map_err(refused(program, "name a memfd for"))?;
     fs::File::open(program)
         .and_then(|mut file| file.read_to_end(&mut bytes))
         .map_err(refused(program, "read"))?;
-    let mut file = fs::File::from(raw::memfd(name).map_err(refused(program, "make a memfd for"))?);
+    let mut file = fs::File::from(raw::memfd(&name).map_err(refused(program, "make a memfd for"))?);
     file.write_all(&bytes).map_err(refused(program, "copy"))?;
     raw::seal_all(file.as_fd()).map_err(refused(program, "seal"))?;
     // Through /proc: a descriptor that can write may not be executed.
@@ -147,20 +157,26 @@ mod tests {
 
     #[test]
     fn sealed_programs_run_and_cannot_be_written_not_even_through_proc() {
-        let (shim, launch) = (Path::new("/bin/true"), Path::new("/bin/sleep"));
-        let sealed = seal(shim, launch).unwrap();
+        let dir = tempfile::tempdir().unwrap();
+        for (name, _) in [SHIM, LAUNCH, ENTER] {
+            fs::copy("/bin/true", dir.path().join(name)).unwrap();
+        }
+        let sealed = seal(dir.path()).unwrap();
         assert_eq!(sealed.place, SealedIn::Tmpfs);
-        runs(&sealed.shim);
-        assert_eq!(cannot_be_written(&sealed.shim), Some(libc::EROFS));
-        assert_eq!(cannot_be_written(&sealed.launch), Some(libc::EROFS));
-        let memfd = memfd(shim, c"ferropod-shim").unwrap();
+        for program in [&sealed.shim, &sealed.launch, &sealed.enter] {
+            runs(program);
+            assert_eq!(cannot_be_written(program), Some(libc::EROFS));
+        }
+        let memfd = memfd(Path::new("/bin/true"), "ferropod-shim").unwrap();
         runs(&memfd);
         assert_eq!(cannot_be_written(&memfd), Some(libc::EPERM));
     }
 
     #[test]
     fn a_missing_program_is_named() {
-        let error = seal(Path::new("/bin/true"), Path::new("/nonexistent/launch")).unwrap_err();
-        assert!(error.to_string().contains("/nonexistent/launch"), "{error}");
+        let dir = tempfile::tempdir().unwrap();
+        fs::copy("/bin/true", dir.path().join(SHIM.0)).unwrap();
+        let error = seal(dir.path()).unwrap_err();
+        assert!(error.to_string().contains("/ferropod-launch"), "{error}");
     }
 }

@@ -90,6 +90,15 @@ pub struct Client {
     requests: mpsc::UnboundedSender<Box<connection::Request>>,
 }
 
+/// What a shim executes, open to be executed.
+#[derive(Debug, Clone, Copy)]
+pub struct Programs<'a> {
+    /// For a container.
+    pub launch: BorrowedFd<'a>,
+    /// For a further process.
+    pub enter: BorrowedFd<'a>,
+}
+
 /// A name below a directory that is held open: ids of 64 digits pass the 108 bytes of a socket's path.
 fn address(dir: BorrowedFd<'_>, name: &str) -> Result<UnixAddr, Errno> {
     UnixAddr::new(format!("/proc/self/fd/{}/{name}", dir.as_raw_fd()).as_str())
@@ -118,18 +127,18 @@ pub fn birth_pair() -> io::Result<(OwnedFd, OwnedFd)> {
 }
 
 impl Client {
-    /// Connects to the socket of this name, and greets: the launch program goes along, what the shim holds comes back.
+    /// Connects to the socket of this name, and greets: the programs go along, what the shim holds comes back.
     /// Must be called within a tokio runtime.
     pub async fn connect(
         dir: BorrowedFd<'_>,
         name: &str,
         patience: Duration,
-        launch: BorrowedFd<'_>,
+        programs: Programs<'_>,
         events: mpsc::UnboundedSender<Box<Event>>,
     ) -> Result<(Self, v1::State), ConnectError> {
         let deadline = Instant::now() + patience;
         let client = Self::open(dir, name, deadline, events).await?;
-        let hello = timeout_at(deadline, client.hello(launch)).await;
+        let hello = timeout_at(deadline, client.hello(programs)).await;
         let state = hello
             .map_err(|_| ConnectError::Silent { name: name.to_owned() })?
             .map_err(ConnectError::Hello)?;

@@ -13,7 +13,6 @@ use std::path::{Path, PathBuf};
 
 use libcontainer::oci_spec::runtime::{Mount, Spec};
 
-use crate::failure::{At, Failure};
 use crate::point::Root;
 use crate::raw::{self, MountAttr};
 use crate::rootfs::{self, ROOTFS};
@@ -21,6 +20,7 @@ use crate::source::Ready;
 use crate::{links, source};
 use crate::{options, path};
 use filesystem::{Space, Spaces, options};
+use process::failure::{At, Failure};
 
 const STAGE: &str = "mount";
 const DEV: &str = "/dev";

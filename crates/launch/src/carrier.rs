@@ -12,9 +12,9 @@ use libcontainer::oci_spec::runtime::{
 };
 
 use crate::cgroups::{self, CgroupOwner};
-use crate::failure::{At, Failure};
 use crate::ground::Ground;
 use crate::{options, raw};
+use process::failure::{At, Failure};
 
 const STAGE: &str = "spec";
 

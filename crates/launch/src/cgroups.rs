@@ -17,8 +17,8 @@ use std::path::{Path, PathBuf};
 use libcontainer::oci_spec::runtime::{LinuxResources, Mount, MountBuilder, Spec};
 use nix::sys::statfs::{CGROUP_SUPER_MAGIC, statfs};
 
-use crate::failure::{At, Failure};
 use limits::Limit;
+use process::failure::{At, Failure};
 
 const STAGE: &str = "cgroup";
 const POINT: &str = "/sys/fs/cgroup";
@@ -180,12 +180,6 @@ pub(crate) fn blind() -> Result<(), Failure> {
 /// Whether libcontainer speaks of the directory that [`blind`] makes.
 pub(crate) fn is_blind(text: &str) -> bool {
     text.contains(BLIND)
-}
-
-/// Joins one cgroup that exists.
-pub(crate) fn join(dir: &str) -> Result<(), Failure> {
-    let tasks = OpenOptions::new().write(true).open(Path::new(dir).join("tasks"));
-    tasks.and_then(|mut tasks| tasks.write_all(b"0")).at(STAGE, || format!("joining {dir}"))
 }
 
 /// A new cpuset is empty, and nothing can run in it: it gets what its parent has.

@@ -1,35 +1,34 @@
 //! Making a container: everything up to the process that waits to be started.
 
 use std::cell::RefCell;
-use std::fs::{self, File, OpenOptions};
+use std::fs::{self, File};
 use std::io::Write;
-use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
-use std::os::unix::fs::FileTypeExt;
+use std::os::fd::{AsFd, OwnedFd};
 use std::rc::Rc;
 
 use libcontainer::container::builder::ContainerBuilder;
 use libcontainer::oci_spec::runtime::{Mount, Process, Spec, UserBuilder};
 use libcontainer::syscall::syscall::SyscallType;
+use process::control::Answer;
+use process::failure::{At, Failure, Kind, chain};
+use process::privileges::{Privileges, raise_limits};
+use process::program::Program;
+use process::standing::{own_stdio, set_oom_score};
 use wire::v1;
 
 use crate::carrier::{carrier, is_late};
 use crate::cgroups::CgroupOwner;
-use crate::control::Answer;
 use crate::executor::LastSteps;
-use crate::failure::{At, Failure, Kind, chain};
 use crate::ground::Ground;
 use crate::hook::{self, AtStart};
 use crate::idmap::{Ids, UserNamespace};
-use crate::label::Labels;
 use crate::late::Late;
 use crate::peer::Peer;
-use crate::privileges::{Privileges, raise_limits};
-use crate::program::Program;
 use crate::source::{Content, Source};
 use crate::trace::{self, Causes};
 use crate::user::{self, Resolved};
 use crate::volume::Volume;
-use crate::{attach, cgroups, device, label, links, seccomp, source, terminal};
+use crate::{attach, cgroups, device, kept, label, links, seccomp, source, terminal};
 use crate::{options, path, rootfs};
 
 const STAGE: &str = "spec";
@@ -55,10 +54,7 @@ pub(crate) fn create(job: &v1::CreateJob, start: Option<OwnedFd>) -> Result<Answ
         (Some(own), Some(resources)) => own.limit(resources)?,
         _ => cgroups::Late::default(),
     };
-    let filter = spec.linux().as_ref().and_then(|l| l.seccomp().as_ref());
-    let filter = filter
-        .map(|profile| seccomp::program_for(profile, &job.seccomp_cache, &job.bundle))
-        .transpose()?;
+    let filter = seccomp::filter_of(&spec, &job.seccomp_cache)?;
     let owner = if own.is_some() { CgroupOwner::Launch } else { CgroupOwner::Libcontainer };
     let (ground, mounts) = lay(job, rootfs, &spec, &sources, mapped, owner)?;
     let user = user(job, &ground)?;
@@ -67,14 +63,18 @@ pub(crate) fn create(job: &v1::CreateJob, start: Option<OwnedFd>) -> Result<Answ
     if let Some(mapped) = mapped {
         mapped.ids.check(user.uid, user.gid, &user.groups)?;
         mapped.devices(&spec, path::place(&ground.part("/dev"))?.as_fd())?;
-        raise_limits(&process);
     }
-    set_oom_score(&process)?;
+    let kept = kept::of(&process, filter, mapped.map(|mapped| mapped.ids));
+    if mapped.is_some() {
+        raise_limits(&kept.rlimits);
+    }
+    set_oom_score(kept.oom_score_adj)?;
     write_specs(&mut spec, owner, &ground, mapped.is_some(), (&sources, mounts))?;
+    process::kept::leave(&kept, ground.bundle())?;
     drop(sources);
     let steps = LastSteps {
         program: program(&process)?,
-        privileges: Privileges::of(&process, filter, Labels::of(&process)?),
+        privileges: Privileges::of(kept)?,
         cwd: process.cwd().display().to_string(),
         uid: user.uid,
         terminal: process.terminal().unwrap_or(false),
@@ -163,7 +163,7 @@ fn build(
         let link = format!("{}/{}/console-socket", ground.bundle(), job.container_id);
         let _gone = fs::remove_file(link);
     }
-    let born = v1::Born { pid, uid: user.uid, gid: user.gid, groups: user.groups };
+    let born = v1::Born { pid, uid: user.uid, gid: user.gid, groups: user.groups, kept: true };
     Ok(Answer { born, terminal })
 }
 
@@ -277,41 +277,6 @@ pub(crate) fn settle(spec: &mut Spec, user: &Resolved, set_home: bool) -> Result
 fn program(process: &Process) -> Result<Program, Failure> {
     let none = Vec::new();
     Program::new(process.args().as_ref().unwrap_or(&none), process.env().as_ref().unwrap_or(&none))
-}
-
-/// Always written, because the shim's own is inherited else. What may not be set is the least that may.
-pub(crate) fn set_oom_score(process: &Process) -> Result<(), Failure> {
-    let wanted = process.oom_score_adj().unwrap_or(0);
-    let put = |score: i32| {
-        let mut file = OpenOptions::new().write(true).open("/proc/self/oom_score_adj")?;
-        file.write_all(score.to_string().as_bytes())
-    };
-    let lowered = put(wanted).or_else(|refused| match refused.kind() {
-        std::io::ErrorKind::PermissionDenied => put(wanted.max(0)),
-        _ => Err(refused),
-    });
-    match lowered {
-        Err(e) if e.kind() == std::io::ErrorKind::PermissionDenied => Ok(()),
-        other => other.at("oom score", || format!("setting it to {wanted}")),
-    }
-}
-
-/// A process that is not root may open its own /dev/stdout again.
-pub(crate) fn own_stdio(uid: u32) -> Result<(), Failure> {
-    let (stdin, stdout, stderr) = (std::io::stdin(), std::io::stdout(), std::io::stderr());
-    for fd in [stdin.as_fd(), stdout.as_fd(), stderr.as_fd()] {
-        own_pipe(fd, uid).at("stdio", || format!("giving the pipes to user {uid}"))?;
-    }
-    Ok(())
-}
-
-fn own_pipe(fd: BorrowedFd<'_>, uid: u32) -> std::io::Result<()> {
-    let kind = File::from(fd.try_clone_to_owned()?).metadata()?.file_type();
-    if kind.is_fifo() || kind.is_socket() {
-        std::os::unix::fs::fchown(fd, Some(uid), None)
-    } else {
-        Ok(())
-    }
 }
 
 pub(crate) fn write(path: &str, spec: &Spec) -> Result<(), Failure> {

@@ -12,8 +12,8 @@ use libcontainer::oci_spec::runtime::{
 };
 use wire::v1;
 
-use crate::failure::{At, Failure, Kind};
 use crate::options::is_bind;
+use process::failure::{At, Failure, Kind};
 
 const STAGE: &str = "device";
 /// Not devices of the machine, or a container's own.

@@ -12,14 +12,14 @@ use libcontainer::workload::{
     Executor, ExecutorError, ExecutorSetEnvsError, ExecutorValidationError,
 };
 
-use crate::directory;
-use crate::failure::{At, Failure};
 use crate::hook::AtStart;
 use crate::late::Late;
 use crate::peer::Peer;
-use crate::privileges::Privileges;
-use crate::program::Program;
 use crate::raw;
+use process::directory;
+use process::failure::{At, Failure};
+use process::privileges::Privileges;
+use process::program::Program;
 
 /// What is left to do inside the container.
 #[derive(Debug, Clone)]

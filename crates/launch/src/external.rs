@@ -25,15 +25,16 @@ use std::process::{Command, ExitStatus};
 
 use libcontainer::oci_spec::runtime::Spec;
 use nix::mount::{MntFlags, umount2};
+use process::control::Answer;
+use process::failure::{At, Failure, Kind};
+use process::standing::own_stdio;
 use wire::v1;
 
-use crate::control::Answer;
-use crate::create::{own_stdio, settle, source, write};
-use crate::failure::{At, Failure, Kind};
+use crate::create::{settle, source, write};
 use crate::idmap::UserNamespace;
 use crate::options::is_bind;
 use crate::source::Source;
-use crate::{cgroups, device, label, raw, terminal, user};
+use crate::{cgroups, device, kept, label, raw, seccomp, terminal, user};
 use crate::{ground, path, rootfs};
 
 const STAGE: &str = "runtime";
@@ -62,6 +63,8 @@ pub(crate) fn create(job: &v1::CreateJob) -> Result<Answer, Failure> {
     let sources = binds.map(|mount| source(mount, job, mapped)).collect::<Result<Vec<_>, _>>()?;
     label::prepare(&spec, &job.relabel)?;
     device::add(&mut spec, job)?;
+    // A profile that only the runtime can read is nothing for this container's creation.
+    let filter = seccomp::filter_of(&spec, &job.seccomp_cache);
     let places = stage(job, &sources, mapped)?;
     drop(sources);
     spec::bind_namespaces(&spec)?;
@@ -76,6 +79,10 @@ pub(crate) fn create(job: &v1::CreateJob) -> Result<Answer, Failure> {
         mapped.devices(&spec, path::place("dev")?.as_fd())?;
     }
     write(&format!("{}/config.json", places.bundle.display()), &spec)?;
+    let kept = filter.map(|filter| kept::of(&process, filter, mapped.map(|mapped| mapped.ids)));
+    if let Ok(kept) = &kept {
+        process::kept::leave(kept, &places.bundle.display().to_string())?;
+    }
     let theirs = spec::of(&spec, &places.over, mapped.is_some())?;
     write(&format!("{}/config.json", places.carrier().display()), &theirs)?;
     let console = process
@@ -88,7 +95,8 @@ pub(crate) fn create(job: &v1::CreateJob) -> Result<Answer, Failure> {
     }
     let pid = places.make(job, console.is_some())?;
     let terminal = console.as_ref().map(terminal::receive).transpose()?;
-    let born = v1::Born { pid, uid: user.uid, gid: user.gid, groups: user.groups };
+    let (uid, gid, groups) = (user.uid, user.gid, user.groups);
+    let born = v1::Born { pid, uid, gid, groups, kept: kept.is_ok() };
     Ok(Answer { born, terminal })
 }
 

@@ -8,11 +8,11 @@ use libcontainer::oci_spec::runtime::{Mount, Spec};
 use nix::mount::{MsFlags, mount};
 
 use crate::device::bind;
-use crate::failure::{At, Failure};
 use crate::idmap::USUAL;
 use crate::path;
 use crate::rootfs::{self, BUNDLE, CARRIER, ROOTFS};
 use crate::terminal;
+use process::failure::{At, Failure};
 
 const STAGE: &str = "device";
 /// Of what is done for the staging root itself.

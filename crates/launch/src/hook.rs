@@ -45,13 +45,13 @@ use serde_json::Value;
 use wire::v1;
 
 use crate::cgroups::CgroupOwner;
-use crate::control::Answer;
+use process::control::Answer;
 
-use crate::failure::{At, Failure, Kind, chain};
 use crate::ground::{self, Ground};
 use crate::idmap::UserNamespace;
 use crate::source::Source;
 use crate::{path, raw, rootfs};
+use process::failure::{At, Failure, Kind, chain};
 
 const STAGE: &str = "hook";
 /// The first argument of a launch that libcontainer starts as a hook.

@@ -12,16 +12,14 @@ use std::os::unix::ffi::OsStrExt;
 use std::os::unix::fs::PermissionsExt;
 use std::path::{Component, Path};
 
-use libcontainer::oci_spec::runtime::{
-    LinuxDeviceType, LinuxIdMapping, LinuxNamespace, LinuxNamespaceType, Spec,
-};
+use libcontainer::oci_spec::runtime::{LinuxDeviceType, LinuxIdMapping, LinuxNamespaceType, Spec};
 use nix::sys::stat::{Mode, SFlag, mkdirat, mknodat};
 use wire::inherited::USER_FD;
 use wire::v1;
 
-use crate::failure::{At, Failure, Kind};
 use crate::path;
 use crate::raw::{self, MountAttr};
+use process::failure::{At, Failure, Kind};
 
 const STAGE: &str = "user namespace";
 /// What libcontainer makes in every container: name, major and minor number.
@@ -59,20 +57,11 @@ impl Ids {
     /// Those of a specification that has a user namespace.
     pub(crate) fn of(spec: &Spec) -> Result<Option<Self>, Failure> {
         let Some(linux) = spec.linux() else { return Ok(None) };
-        let mappings = (linux.uid_mappings().as_ref(), linux.gid_mappings().as_ref());
-        Self::among(linux.namespaces().as_ref(), mappings)
-    }
-
-    /// Those of mappings, if a user namespace is among the namespaces.
-    pub(crate) fn among(
-        namespaces: Option<&Vec<LinuxNamespace>>,
-        (uids, gids): (Option<&Vec<LinuxIdMapping>>, Option<&Vec<LinuxIdMapping>>),
-    ) -> Result<Option<Self>, Failure> {
-        let own = namespaces.into_iter().flatten().any(|n| n.typ() == LinuxNamespaceType::User);
-        if !own {
+        let mut namespaces = linux.namespaces().iter().flatten();
+        if !namespaces.any(|n| n.typ() == LinuxNamespaceType::User) {
             return Ok(None);
         }
-        match (range(uids), range(gids)) {
+        match (range(linux.uid_mappings().as_ref()), range(linux.gid_mappings().as_ref())) {
             (Some(uids), Some(gids)) => Ok(Some(Self { uids, gids })),
             _ => Err(Failure::invalid(
                 STAGE,
@@ -101,6 +90,17 @@ impl Ids {
         }
         let mut all = std::iter::once(&gid).chain(groups);
         all.find(|g| **g >= self.gids.length).map_or(Ok(()), |g| none("group", *g, self.gids))
+    }
+}
+
+impl From<Ids> for v1::IdMap {
+    fn from(ids: Ids) -> Self {
+        Self {
+            first_uid: ids.uids.first,
+            uids: ids.uids.length,
+            first_gid: ids.gids.first,
+            gids: ids.gids.length,
+        }
     }
 }
 

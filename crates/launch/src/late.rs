@@ -5,12 +5,12 @@ use std::os::fd::{AsFd, OwnedFd};
 
 use libcontainer::oci_spec::runtime::Mount;
 
-use crate::directory;
-use crate::failure::{At, Failure, Kind};
 use crate::raw;
 use crate::source::make_read_only;
 use crate::source::{Content, Source};
 use crate::volume;
+use process::directory;
+use process::failure::{At, Failure, Kind};
 
 const STAGE: &str = "mount";
 

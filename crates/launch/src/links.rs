@@ -12,8 +12,8 @@ use std::path::{Path, PathBuf};
 use libcontainer::oci_spec::runtime::{Mount, Spec};
 use nix::fcntl::readlinkat;
 
-use crate::failure::{At, Failure};
 use crate::raw;
+use process::failure::{At, Failure};
 
 const STAGE: &str = "mount";
 /// As many as the kernel follows.

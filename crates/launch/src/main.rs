@@ -1,14 +1,14 @@
-//! `ferropod-launch`: makes one process and ends. The shim executes it for every container and every exec.
+//! `ferropod-launch`: makes one container and ends. The shim executes it for each; further processes are made by `crates/enter`.
 //!
 //! ```text
 //! shim ── fds 0-2 stdio, 3 control, 4-8 the pod's namespaces, 10 start ──> launch
 //!   Job{create} ─> rootfs, sources ─> user ─> mounts ─> libcontainer ─> Born      (the process waits on <bundle>/<id>/notify.sock)
 //!   Job{create, runtime} ─> rootfs, sources ─> user ─> RUNTIME create ───> Born     (the process waits for Job{start})
 //!   Job{start}  ─> RUNTIME start, or poststart hooks ─> Born                        (or why not)
-//!   Job{exec}   ─> config.json ─> cgroups ─> setns ─> fork ─> execve ───> Born     (or why not)
+//!   Job{exec}   ─> kept, or config.json ─> as enter does it ────────────> Born     (or why not)
 //! ```
 //!
-//! * [`create`], [`exec`]: the two jobs, in order;
+//! * [`create`]: the job, in order; [`kept`]: what it leaves for further processes;
 //! * [`external`]: creation and start by an OCI runtime of the host, for pods whose handler names one;
 //! * [`rootfs`], [`overlay`], [`source`], [`device`]: the mount namespace that a container is made in;
 //! * [`options`], [`path`]: what a mount asks for; places of the host;
@@ -17,10 +17,11 @@
 //! * [`hook`]: programs that a container's specification names; [`ground`]: where the staging root is for their sake;
 //! * [`cgroups`]: the container's own, where there are v1 hierarchies;
 //! * [`volume`]: images as volumes; [`idmap`]: what a user namespace adds to it;
-//! * [`user`], [`directory`]: what only the image's files can tell;
+//! * [`user`]: what only the image's files can tell;
 //! * [`carrier`], [`executor`], [`trace`]: living with libcontainer;
-//! * [`privileges`], [`seccomp`], [`label`], [`program`], [`terminal`]: the last steps, the same for both jobs;
-//! * [`control`], [`failure`]: the words to the shim; [`raw`]: system calls.
+//! * [`seccomp`], [`label`], [`terminal`]: its filter, its files' labels, its terminal; [`raw`]: system calls.
+//!
+//! The last steps of its process, and the words to the shim, are in `crates/process`.
 //!
 //! Nobody depends on this crate, and nothing here outlives it: libcontainer changes its caller (dumpable flag, oom score,
 //! directory), and all mounts are in a namespace that ends with the last process in it. It has one thread, because setns
@@ -41,15 +42,10 @@
 //! mount points that the image lacks 0.3 (its /etc is copied up), cgroups 0.5, execve 0.28, detaching the host's tree 0.14, the
 //! namespace 0.08. Where the host has 1,000 other mounts, the last two are 0.9 and 1.5, and cutting propagation 0.16.
 //!
-//! Of an exec, the fastest of 100 in a release build: execve to the job 0.51 ms, the job to the fork 0.42, the fork 0.12, from there
-//! to the program's execve and back 0.60. Of these, the filter is 0.1, eight cgroups joined 0.09. Most of the first is glibc's beginning,
-//! which asks the processor about its caches: `cpuid` leaves a virtual machine, for 4 µs each time. From spawn to end an empty
-//! static program of glibc takes 0.44 ms, one of musl 0.17, and one of neither 0.10. libcontainer's device rules need libbpf and
-//! libelf, and filters libseccomp; but an exec needs none of them: as a musl program of its own it would save 0.3.
-//!
-//! Of a creation, likewise: execve to the job 0.57, the job 0.24, cgroups, sources and the staging root 1.3, mounts and
-//! specifications 1.5, libcontainer's two processes 1.7. Optimised for speed and not for size, launch is no faster: it is 1.4 MB larger,
-//! and nearly all of this is the kernel's.
+//! Of a creation, the fastest of 100 in a release build: execve to the job 0.57 (most of it is glibc's beginning, which asks the
+//! processor about its caches: `cpuid` leaves a virtual machine, for 4 µs each time), the job 0.24, cgroups, sources and the staging
+//! root 1.3, mounts and specifications 1.5, libcontainer's two processes 1.7. Optimised for speed and not for size, launch is no
+//! faster: it is 1.4 MB larger, and nearly all of this is the kernel's.
 //!
 //! # Decisions
 //! * libcontainer is given a carrier: root, every capability, no filter. The last steps are ours, because its order loads
@@ -58,7 +54,6 @@
 //!   waits 8 to 16 ms on a quiet kernel and holds up every fork of the node ([`cgroups`]). On v2 libcontainer does it.
 //! * The scripts link it statically at a fixed address: 0.58 ms from execve to its end without a job, 0.99 linked dynamically
 //!   (medians of 300, busy machine). It takes glibc and libseccomp along; a plain `cargo build` links as usual.
-//! * The executable is looked up by execve itself with the rights of the user, not checked beforehand.
 //! * An image volume ([`volume`]) is an overlay that cannot be written to, `nosuid` and `nodev`: no stranger's file gives rights or is
 //!   a device. It may be executed: the enhancement that brought image volumes took `noexec` back, of the two peers one never had it
 //!   and the other's is lost on the way, and a client that wants it has `mount_options`.
@@ -85,29 +80,24 @@
 //!   writable mount stays below.
 //! * A link of the image to nowhere, where something is mounted, is followed inside the root ([`links`]), as other runtimes do.
 //!   In a volume it is not: what the host shows there is not the image's to tell. One that leads to where another mount will be is refused.
-//! * The filter's program lies in the bundle too, so that an exec reads, hashes and compares no profile ([`exec`]).
-//! * An exec's answer comes after execve, so that the client learns of a missing program by an error.
+//! * A job of an exec is done here too: for shims that are older than enter, and for containers that an older launch has made, whose
+//!   bundles lack what enter reads. What an outside runtime makes is kept as well, unless its profile is one that it alone can read.
 //! * `start` carries `stage\0message` of a container whose program could not be executed; the process then exits with
 //!   127 (not found), 126 (not executable) or 128.
 //! * An outside runtime makes and joins the cgroups itself, at the same paths, in the hierarchies with controllers and the unified
 //!   one only: others are hidden from it. It looks the executable up when it creates, so that a missing one fails the creation.
-//! * AppArmor profiles and SELinux labels are asked for through a /proc that was opened on the host, for the container's may be
-//!   a volume that only looks like one (CVE-2019-16884).
 
 mod attach;
 mod carrier;
 mod cgroups;
-mod control;
 mod create;
 mod device;
-mod directory;
-mod exec;
 mod executor;
 mod external;
-mod failure;
 mod ground;
 mod hook;
 mod idmap;
+mod kept;
 mod label;
 mod late;
 mod links;
@@ -116,8 +106,6 @@ mod overlay;
 mod path;
 mod peer;
 mod point;
-mod privileges;
-mod program;
 #[expect(unsafe_code, reason = "system calls that nix has not")]
 mod raw;
 mod rootfs;
@@ -130,11 +118,10 @@ mod volume;
 
 use std::process::ExitCode;
 
-use nix::sys::stat::{Mode, umask};
+use process::control::{Answer, Control};
+use process::exec;
+use process::failure::Failure;
 use wire::v1::job::Job;
-
-use control::{Answer, Control};
-use failure::{At, Failure};
 
 fn main() -> ExitCode {
     let args: Vec<String> =
@@ -142,31 +129,19 @@ fn main() -> ExitCode {
     if let Some(done) = hook::as_hook(&args) {
         return if done.is_ok() { ExitCode::SUCCESS } else { ExitCode::FAILURE };
     }
-    match Control::inherited().and_then(|control| serve(&control)) {
+    match Control::inherited().and_then(|control| control.serve(job)) {
         Ok(()) => ExitCode::SUCCESS,
         // Without a control socket there is nobody to tell, and stderr is the container's.
         Err(_) => ExitCode::FAILURE,
     }
 }
 
-fn serve(control: &Control) -> Result<(), Failure> {
-    match job(control) {
-        Ok(answer) => control.born(answer),
-        Err(failure) => {
-            control.failed(&failure)?;
-            Err(failure)
-        }
-    }
-}
-
-fn job(control: &Control) -> Result<Answer, Failure> {
-    raw::close_all_on_exec().at("launch", || "marking descriptors".into())?;
-    umask(Mode::from_bits_truncate(0o022));
-    match control.job()? {
+fn job(job: Job) -> Result<Answer, Failure> {
+    match job {
         Job::Create(job) if !job.runtime.is_empty() => external::create(&job),
         Job::Start(job) if job.runtime.is_empty() => hook::poststart(&job),
         Job::Start(job) => external::start(&job),
         Job::Create(job) => create::create(&job, raw::inherited(wire::inherited::START_FD).ok()),
-        Job::Exec(job) => exec::exec(&job),
+        Job::Exec(job) => exec::exec(&job, kept::for_exec(&job)?),
     }
 }

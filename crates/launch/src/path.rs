@@ -7,8 +7,8 @@ use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt};
 
 use nix::fcntl::OFlag;
 
-use crate::failure::{At, Failure};
 use crate::raw::{self, MountAttr};
+use process::failure::{At, Failure};
 
 const STAGE: &str = "rootfs";
 

@@ -13,10 +13,10 @@ use std::path::{Path, PathBuf};
 
 use libcontainer::oci_spec::runtime::Mount;
 
-use crate::failure::{At, Failure};
 use crate::options::{Propagation, options, propagation};
 use crate::path;
 use crate::raw::{self, MountAttr};
+use process::failure::{At, Failure};
 
 const STAGE: &str = "mount";
 

@@ -9,10 +9,10 @@ use std::path::{Path, PathBuf};
 
 use nix::sys::stat::{Mode, SFlag, mkdirat, mknodat};
 
-use crate::failure::{At, Failure};
 use crate::links::{self, Target};
 use crate::raw;
 use crate::rootfs::ROOTFS;
+use process::failure::{At, Failure};
 
 const STAGE: &str = "mount";
 const LITERAL: u64 = raw::RESOLVE_IN_ROOT | raw::RESOLVE_NO_SYMLINKS;

@@ -26,13 +26,13 @@ use nix::unistd::{chdir, fchdir, pivot_root};
 use wire::v1;
 
 use crate::cgroups::{self, CgroupOwner};
-use crate::failure::{At, Failure};
 use crate::idmap::UserNamespace;
 use crate::overlay::{context, overlay};
 use crate::path::{c_path, make_dirs, place, private_clone};
 use crate::raw;
 use crate::source::{Content, Ready, Source};
 use crate::volume::{EMPTY, OVERLAYS};
+use process::failure::{At, Failure};
 
 const STAGE: &str = "rootfs";
 /// Where the overlay is in the staging root.

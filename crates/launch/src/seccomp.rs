@@ -1,5 +1,5 @@
 //! A profile becomes a program once per node: compiled programs are kept in a directory, named by the digest of their
-//! profile (357 rules: 2.8 ms to build, with x86 and x32 14 ms). Each container and each exec loads one: of the library, as a binary
+//! profile (357 rules: 2.8 ms to build, with x86 and x32 14 ms). Each process loads one: of the library, as a binary
 //! tree of 1,278 instructions, in 0.27 ms, and made [`shorter`], with 374, in 0.10.
 //!
 //! * `newer`: what goes before the library's program, so that a call newer than the profile is unknown and not refused;
@@ -11,7 +11,7 @@ use std::path::{Path, PathBuf};
 
 use libcontainer::oci_spec::runtime::{
     Arch, LinuxSeccomp, LinuxSeccompAction, LinuxSeccompArg, LinuxSeccompFilterFlag,
-    LinuxSeccompOperator,
+    LinuxSeccompOperator, Spec,
 };
 use libseccomp::error::SeccompError;
 use libseccomp::{
@@ -19,9 +19,10 @@ use libseccomp::{
 };
 use nix::sys::memfd::{MemFdCreateFlag, memfd_create};
 use sha2::{Digest, Sha256};
+use wire::v1::Filter;
 
-use crate::failure::{At, Failure, Kind};
 use code::Instruction;
+use process::failure::{At, Failure, Kind};
 
 mod code;
 mod newer;
@@ -31,55 +32,25 @@ const STAGE: &str = "seccomp";
 /// Changes with the way programs are made, so that an older launch's programs are not used.
 const MAKE: &str = "3";
 const TREE_SORTED: u32 = 2;
-/// The name of a container's program in its bundle.
-const OF_BUNDLE: &str = "filter";
 
-/// A compiled program and the flags it is loaded with.
-#[derive(Debug, Clone)]
-pub(crate) struct Program {
-    pub(crate) code: Vec<u8>,
-    pub(crate) flags: u64,
+/// The filter of a specification's profile, from the cache or made now.
+pub(crate) fn filter_of(spec: &Spec, cache: &str) -> Result<Option<Filter>, Failure> {
+    let profile = spec.linux().as_ref().and_then(|linux| linux.seccomp().as_ref());
+    profile.map(|profile| filter_for(profile, cache)).transpose()
 }
 
-/// The program of a profile, from the cache or made now.
-pub(crate) fn program(profile: &LinuxSeccomp, cache: &str) -> Result<Program, Failure> {
-    Ok(found(profile, cache)?.0)
-}
-
-/// The same for a container, in whose bundle it is found again with [`of_bundle`].
-pub(crate) fn program_for(
-    profile: &LinuxSeccomp,
-    cache: &str,
-    bundle: &str,
-) -> Result<Program, Failure> {
-    let (program, kept) = found(profile, cache)?;
-    if let Some(path) = kept {
-        // It only saves an exec the time to read the profile.
-        let _not_there = fs::hard_link(path, Path::new(bundle).join(OF_BUNDLE));
-    }
-    Ok(program)
-}
-
-/// The program that a container was made with, when it was kept.
-pub(crate) fn of_bundle(
-    flags: Option<&Vec<LinuxSeccompFilterFlag>>,
-    bundle: &str,
-) -> Option<Program> {
-    let code = read(&Path::new(bundle).join(OF_BUNDLE))?;
-    Some(Program { code, flags: load_flags(flags) })
-}
-
-/// With its place in the cache, where it is by now.
-fn found(profile: &LinuxSeccomp, cache: &str) -> Result<(Program, Option<PathBuf>), Failure> {
+fn filter_for(profile: &LinuxSeccomp, cache: &str) -> Result<Filter, Failure> {
     let flags = load_flags(profile.flags().as_ref());
     let kept = place(profile, cache)?;
     if let Some(code) = kept.as_ref().and_then(|path| read(path)) {
-        return Ok((Program { code, flags }, kept));
+        return Ok(Filter { code, flags });
     }
     let code = compile(profile)?;
-    // The cache only saves time: a full disk must not keep a container from starting.
-    let kept = kept.filter(|path| keep(path, &code).is_ok());
-    Ok((Program { code, flags }, kept))
+    if let Some(path) = kept {
+        // The cache only saves time: a full disk must not keep a container from starting.
+        let _not_kept = keep(&path, &code);
+    }
+    Ok(Filter { code, flags })
 }
 
 fn read(path: &Path) -> Option<Vec<u8>> {

@@ -9,12 +9,12 @@ use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 
 use libcontainer::oci_spec::runtime::Mount;
 
-use crate::failure::{At, Failure, Kind};
 use crate::idmap::UserNamespace;
 use crate::options::{Propagation, attributes, options, propagation};
 use crate::path;
 use crate::raw::{self, MountAttr};
 use crate::volume::Volume;
+use process::failure::{At, Failure, Kind};
 
 const STAGE: &str = "mount";
 

@@ -10,7 +10,7 @@ use tracing::field::{Field, Visit};
 use tracing::span::{Attributes, Id, Record};
 use tracing::{Event, Level, Metadata, Subscriber};
 
-use crate::failure::{At, Failure};
+use process::failure::{At, Failure};
 
 const STAGE: &str = "launch";
 const MOST_TOLD: u64 = 4096;

@@ -11,8 +11,8 @@ use std::os::unix::fs::MetadataExt;
 
 use wire::v1;
 
-use crate::failure::{At, Failure, Kind};
 use crate::raw;
+use process::failure::{At, Failure, Kind};
 
 const STAGE: &str = "user";
 const LARGEST_FILE: u64 = 1 << 20;

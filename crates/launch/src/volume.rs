@@ -13,9 +13,9 @@ use nix::mount::{MsFlags, mount};
 use nix::sys::stat::{Mode, mkdirat};
 use wire::v1;
 
-use crate::failure::{At, Failure, Kind, chain};
 use crate::raw::{self, MountAttr};
 use crate::{options, overlay, path};
+use process::failure::{At, Failure, Kind, chain};
 
 /// Also how the kubelet tells that it was the volume: a failure's stage comes first in its message.
 pub(crate) const STAGE: &str = "ImageVolumeMountFailed";

@@ -22,7 +22,8 @@ fn main() {
     // SAFETY: the shim has left it open for this process.
     let control = unsafe { OwnedFd::from_raw_fd(wire::CONTROL_FD) };
     for fd in [wire::CONTROL_FD, wire::START_FD] {
-        fcntl(fd, FcntlArg::F_SETFD(FdFlag::FD_CLOEXEC)).unwrap();
+        // Only a container has the second.
+        fcntl(fd, FcntlArg::F_SETFD(FdFlag::FD_CLOEXEC)).ok();
     }
     assert!(std::env::vars_os().next().is_none());
     let (job, _): (v1::Job, _) = wire::recv(&control).unwrap();
@@ -49,7 +50,8 @@ fn create(control: OwnedFd, job: &CreateJob) {
     std::fs::create_dir(&state).unwrap();
     let listener = UnixListener::bind(state.join("notify.sock")).unwrap();
     let tty = job.deny_missing.iter().any(|word| word == "tty");
-    born(control, tty, || {
+    let kept = job.container_id != "unkept";
+    born(control, (tty, kept), || {
         let mut word = String::new();
         listener.accept().unwrap().0.read_to_string(&mut word).unwrap();
         assert_eq!(word, "start container");
@@ -85,7 +87,7 @@ fn start(control: &OwnedFd, job: &StartJob) {
 
 fn exec(control: OwnedFd, job: &ExecJob) {
     let args: Vec<&str> = job.args.iter().map(String::as_str).collect();
-    born(control, job.tty, || run(&args));
+    born(control, (job.tty, false), || run(&args));
 }
 
 fn run(args: &[&str]) {
@@ -96,12 +98,12 @@ fn run(args: &[&str]) {
 }
 
 /// Forks a process that does this, and tells its birth.
-fn born(control: OwnedFd, tty: bool, child: impl FnOnce()) {
+fn born(control: OwnedFd, (tty, kept): (bool, bool), child: impl FnOnce()) {
     let pty = tty.then(|| openpty(None, None).unwrap());
     // SAFETY: this process has one thread.
     match unsafe { fork() }.unwrap() {
         ForkResult::Parent { child } => {
-            let born = Born { pid: child.as_raw(), uid: 1, gid: 2, groups: vec![3] };
+            let born = Born { pid: child.as_raw(), uid: 1, gid: 2, groups: vec![3], kept };
             let master: Vec<BorrowedFd<'_>> = pty.iter().map(|pty| pty.master.as_fd()).collect();
             answer(&control, Answer::Born(born), &master);
         }

@@ -99,7 +99,6 @@ pub(crate) struct Exec {
     pub(crate) deadline: Option<Instant>,
     pub(crate) tied: bool,
     pub(crate) timed_out: bool,
-    pub(crate) start: Option<StartPipe>,
 }
 
 /// A launch that has not answered.

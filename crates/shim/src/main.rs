@@ -2,7 +2,7 @@
 //! recorder of its exits. One per pod, it outlives the daemon that spawned it.
 //!
 //! ```text
-//! daemon ══ frames + fds ══> [ main loop: epoll ] ── spawns ──> launch ──> container's init, exec'd process
+//! daemon ══ frames + fds ══> [ main loop: epoll ] ── spawns ──> launch, enter ──> container's init, exec'd process
 //!                              │  ▲ pipes, ptys                              (children of the shim)
 //!                              │  └───────────────────────────────────────────────┘
 //!                              └── queue ──> [ log thread ] ──> CRI log files
@@ -31,6 +31,9 @@
 //! * Measured (musl, `shim` profile): 44 KiB of its own memory fresh, 72 with a container, 76 after 100 execs and 15 MB of
 //!   logs; ten side by side are 95 KiB PSS each, fresh. Batches of records are mapped and unmapped for that (`output`).
 //! * What has no stream gets a null device of the pod's own (`raw`): the node's could be closed to the node by a container's root.
+//! * A launch, or enter, finds its job in its socket when it begins: it is written before the spawn, which saves two changes of process.
+//! * The spawn is a clone3 with a copy of this small memory (0.07 ms): with `CLONE_VM` the child would run on a stack of the main loop's,
+//!   and the call that gives birth into a cgroup has no wrapper that takes another.
 //! * A terminal of an exec belongs to the daemon alone, so that it hangs up when the daemon lets it go or dies.
 //! * An input for one client (`stdin_once`) is handed to the first, not copied: it ends with that client by itself.
 //! * A client that is full holds one stream, by one read, for ten seconds at most: a slow one gets through, a stuck one is

@@ -40,6 +40,14 @@ pub(crate) struct Inherited {
     pub(crate) exits: OwnedFd,
 }
 
+/// What is executed for a container and for its further processes.
+#[derive(Debug)]
+struct Programs {
+    launch: OwnedFd,
+    /// A daemon that knows none has launch do all.
+    enter: Option<OwnedFd>,
+}
+
 /// A pod's processes, and what belongs to them.
 #[derive(Debug)]
 pub(crate) struct Pod {
@@ -53,8 +61,7 @@ pub(crate) struct Pod {
     null: OwnedFd,
     connection: Option<Connection>,
     connections: u32,
-    /// The program of launch.
-    image: Option<OwnedFd>,
+    programs: Option<Programs>,
     namespaces: Option<Namespaces>,
     containers: Vec<Container>,
     execs: Vec<Exec>,
@@ -96,7 +103,7 @@ impl Pod {
             null,
             connection: None,
             connections: 0,
-            image: None,
+            programs: None,
             namespaces: None,
             containers: Vec::new(),
             execs: Vec::new(),

@@ -1,4 +1,4 @@
-//! The descriptors that a shim and a launch find open when they begin.
+//! The descriptors that a shim, a launch and enter find open when they begin. Enter finds the control socket alone.
 
 /// The shim's listening socket, bound by the daemon.
 pub const LISTEN_FD: i32 = 3;
@@ -19,6 +19,6 @@ pub const UTS_FD: i32 = 6;
 pub const PID_FD: i32 = 7;
 /// The pod's user namespace, when it has one of its own.
 pub const USER_FD: i32 = 8;
-/// The write end of a pipe, for a container and for an exec. What is written to it says why the program could not be
+/// The write end of a pipe, for a container. What is written to it says why the program could not be
 /// executed; its closing by exec says that it was. Launch sets close-on-exec on it first of all.
 pub const START_FD: i32 = 10;

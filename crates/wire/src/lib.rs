@@ -1,11 +1,11 @@
-//! The words between the daemon, a pod's shim, and launch: frames of protobuf messages on unix sockets, with
+//! The words between the daemon, a pod's shim, and launch or enter: frames of protobuf messages on unix sockets, with
 //! file descriptors.
 //!
 //! * [`v1`]: the messages, generated from `proto/shim/v1.proto`, which is append-only;
 //! * [`frame`]: a message as bytes and back, whatever the pieces it comes in (pure);
 //! * [`socket`]: frames and descriptors over a socket, blocking ([`send`], [`recv`]) and not ([`receive`], [`Outbox`]);
 //! * [`exits`]: the file in which a shim records the ends of its containers;
-//! * [`inherited`]: the numbers of the descriptors that a shim and a launch find open.
+//! * [`inherited`]: the numbers of the descriptors that a shim, a launch and enter find open.
 //!
 //! It has no runtime and no thread, because the shim has neither to spare: the daemon's tokio client and the
 //! shim's epoll loop both drive [`receive`] and [`Outbox`] when the socket is ready.

@@ -97,7 +97,7 @@ pub fn send<Fd: AsFd, M: Message>(
 /// Waits for one frame and reads nothing past it.
 pub fn recv<Fd: AsFd, M: Message + Default>(socket: Fd) -> Result<(M, Vec<OwnedFd>), SocketError> {
     let mut decoder = Decoder::new();
-    let mut buffer = vec![0; 64 << 10];
+    let mut buffer = vec![0; 8 << 10];
     loop {
         let most = decoder.missing().min(buffer.len());
         let room = buffer.get_mut(..most).unwrap_or_default();

@@ -11,6 +11,7 @@ use crate::forge::{self, Layer};
 use crate::machine;
 use crate::node::{text, told, tool};
 
+const PROGRAMS: [&str; 4] = ["ferropod", "ferropod-shim", "ferropod-launch", "ferropod-enter"];
 /// The program of the host stays open as 3. While it runs a write is "busy", afterwards nothing but its mount protects it.
 const ATTACK: &str = "for i in 1 2 3 4 5 6 7 8 9 10 11 12 13 14 15 16 17 18 19 20; do
         if (echo overwritten >/proc/self/fd/3) 2>/tmp-said; then echo OVERWRITTEN; exit; fi
@@ -28,8 +29,8 @@ fn the_programs_of_the_host_that_run_inside_cannot_be_written() {
     let layer = Layer::new().dir("lib64").file("lib64/ld-linux-x86-64.so.2", 0o755, &loader);
     let layer = layer.file("attack", 0o644, ATTACK.as_bytes());
     let image = scene.image("loader", layer);
-    let programs = ["ferropod", "ferropod-shim", "ferropod-launch"]
-        .map(|name| std::fs::read(format!("{}/{name}", told("FERROPOD_BIN"))).expect("it"));
+    let programs =
+        PROGRAMS.map(|name| std::fs::read(format!("{}/{name}", told("FERROPOD_BIN"))).expect("it"));
 
     let id = scene.run(SLEEP, &image);
     let by_exec = scene.node.try_crictl(&["exec", "-s", &id, "/proc/self/exe"]).stdout;
@@ -42,8 +43,8 @@ fn the_programs_of_the_host_that_run_inside_cannot_be_written() {
         assert!(kept || said.is_empty(), "{said}");
     }
     assert_eq!(scene.exec(&id, "echo launched"), "launched");
-    let after = ["ferropod", "ferropod-shim", "ferropod-launch"]
-        .map(|name| std::fs::read(format!("{}/{name}", told("FERROPOD_BIN"))).expect("it"));
+    let after =
+        PROGRAMS.map(|name| std::fs::read(format!("{}/{name}", told("FERROPOD_BIN"))).expect("it"));
     assert!(programs == after, "a program of the host was changed");
     scene.end();
 }

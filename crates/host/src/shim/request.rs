@@ -1,14 +1,14 @@
 //! What a shim can be asked.
 
 use std::io;
-use std::os::fd::{BorrowedFd, OwnedFd};
+use std::os::fd::OwnedFd;
 
 use names::{ContainerId, ExecId, Kind};
 use tokio::sync::oneshot;
 use wire::v1::{self, envelope::Body};
 
 use super::connection::Request;
-use super::{Client, copy};
+use super::{Client, Programs, copy};
 
 /// Why a shim did not do what it was asked.
 #[derive(Debug, thiserror::Error)]
@@ -113,10 +113,11 @@ pub struct Joined {
 }
 
 impl Client {
-    /// Gives the shim the launch program that it shall use from now on; tells what it holds. [`Client::connect`] does this.
-    pub async fn hello(&self, launch: BorrowedFd<'_>) -> Result<v1::State, RequestError> {
+    /// Gives the shim the programs that it shall use from now on; tells what it holds. [`Client::connect`] does this.
+    pub async fn hello(&self, programs: Programs<'_>) -> Result<v1::State, RequestError> {
         let hello = v1::Hello { version: wire::VERSION };
-        match self.ask(Body::Hello(hello), vec![copy(launch)?]).await? {
+        let fds = vec![copy(programs.launch)?, copy(programs.enter)?];
+        match self.ask(Body::Hello(hello), fds).await? {
             (Body::State(state), _) => Ok(state),
             _ => Err(RequestError::Unexpected),
         }

@@ -21,8 +21,12 @@ fn deep_dir() -> (tempfile::TempDir, OwnedFd) {
     (root, fd)
 }
 
-fn launch() -> File {
+fn program() -> File {
     File::open("/bin/true").unwrap()
+}
+
+fn both(program: &File) -> Programs<'_> {
+    Programs { launch: program.as_fd(), enter: program.as_fd() }
 }
 
 /// Takes one connection, and answers each request by what the play says, until it says nothing.
@@ -49,7 +53,7 @@ fn say(socket: &OwnedFd, id: u64, body: Body, fds: &[BorrowedFd<'_>]) {
 }
 
 fn greet(socket: &OwnedFd, id: u64, fds: usize) {
-    assert_eq!(fds, 1, "hello carries launch");
+    assert_eq!(fds, 2, "hello carries launch and enter");
     let state = v1::State { version: wire::VERSION, pid: 7, ..v1::State::default() };
     say(socket, id, Body::State(state), &[]);
 }
@@ -100,9 +104,9 @@ async fn answers_find_their_requests_in_any_order_and_events_the_channel() {
         true
     });
     let (sender, mut events) = channel();
-    let launch = launch();
+    let program = program();
     let (client, state) =
-        Client::connect(dir.as_fd(), NAME, PATIENCE, launch.as_fd(), sender).await.unwrap();
+        Client::connect(dir.as_fd(), NAME, PATIENCE, both(&program), sender).await.unwrap();
     assert_eq!(state.pid, 7);
     let (one, two) = (container(1), container(2));
     let (first, second) = tokio::join!(client.start(&one), client.start(&two));
@@ -138,7 +142,7 @@ async fn a_shim_that_goes_fails_the_requests_that_wait() {
     });
     let (sender, mut events) = channel();
     let (client, _) =
-        Client::connect(dir.as_fd(), NAME, PATIENCE, launch().as_fd(), sender).await.unwrap();
+        Client::connect(dir.as_fd(), NAME, PATIENCE, both(&program()), sender).await.unwrap();
     assert!(matches!(client.commit().await, Err(RequestError::Gone)));
     assert!(matches!(events.recv().await.as_deref(), Some(Event::Gone(_))));
     assert!(matches!(client.shutdown().await, Err(RequestError::Gone)) && client.is_gone());
@@ -149,9 +153,9 @@ async fn a_shim_that_goes_fails_the_requests_that_wait() {
 async fn no_shim_a_silent_shim_and_a_newer_shim_are_told_apart() {
     let (_root, dir) = deep_dir();
     let (sender, _events) = channel();
-    let launch = launch();
+    let program = program();
     let connect =
-        |patience| Client::connect(dir.as_fd(), NAME, patience, launch.as_fd(), sender.clone());
+        |patience| Client::connect(dir.as_fd(), NAME, patience, both(&program), sender.clone());
     assert!(matches!(connect(PATIENCE).await, Err(ConnectError::Gone { .. })));
     let listener = bind_socket(dir.as_fd(), NAME).unwrap();
     let brief = Duration::from_millis(30);

@@ -7,7 +7,7 @@ use std::path::Path;
 use libcontainer::oci_spec::runtime::{LinuxCpu, LinuxMemory, LinuxResources};
 
 use super::STAGE;
-use crate::failure::{At, Failure, Kind};
+use process::failure::{At, Failure, Kind};
 
 const NONSENSE: [Option<i32>; 2] = [Some(libc::EINVAL), Some(libc::ERANGE)];
 

@@ -8,9 +8,9 @@ use nix::mount::{MsFlags, mount};
 
 use super::STAGE;
 use crate::device;
-use crate::failure::{At, Failure};
 use crate::options::is_bind;
 use crate::rootfs;
+use process::failure::{At, Failure};
 
 /// How the pod's namespaces are named, which are descriptors of this process.
 const OWN: &str = "/proc/self/fd/";

@@ -10,8 +10,8 @@ use std::os::fd::{AsFd, OwnedFd};
 use std::os::unix::ffi::OsStrExt;
 use std::path::Path;
 
-use crate::failure::{At, Failure};
 use crate::{path, raw};
+use process::failure::{At, Failure};
 
 const STAGE: &str = "selinux";
 const ATTRIBUTE: &CStr = c"security.selinux";

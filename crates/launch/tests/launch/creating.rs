@@ -143,7 +143,7 @@ fn an_exec_takes_the_program_that_the_container_was_made_with_else_the_profile()
         exec.end();
         told == "1"
     };
-    let (kept, cache) = (case.path("bundle/filter"), case.path("cache"));
+    let (kept, cache) = (case.path("bundle/kept"), case.path("cache"));
     fs::remove_dir_all(&cache).unwrap();
     fs::create_dir(&cache).unwrap();
     assert!(refused());

@@ -11,7 +11,7 @@ use wire::v1::failure::Kind;
 use wire::v1::{Born, Create, Failure};
 
 use super::Pod;
-use super::launch::{Job, Start, or};
+use super::launch::{By, Job, Start, or};
 use super::start::set_nonblocking;
 use crate::container::{Container, Input, Log, Phase, StartPipe, Ticket};
 use crate::failure::{At, failure};
@@ -74,9 +74,10 @@ impl Pod {
         self.containers.push(container);
         let launched = self.launch(Start {
             number,
+            by: By::Launch,
             job: Job { create: Some(request.job), ..Job::default() },
             stdio: [&theirs.stdin, &theirs.stdout, &theirs.stderr].map(|fd| or(fd.as_ref(), &null)),
-            pipe: start_theirs.as_fd(),
+            pipe: Some(start_theirs.as_fd()),
             cgroup: fds.into_iter().next().filter(|_| !request.no_cgroup_fd),
             pid_namespace,
             limit: Some(limit),

@@ -3,19 +3,16 @@
 use std::os::fd::{AsFd, OwnedFd};
 use std::time::{Duration, Instant};
 
-use nix::fcntl::OFlag;
-use nix::unistd::{Pid, pipe2};
+use nix::unistd::Pid;
 use wire::v1::envelope::Body;
 use wire::v1::failure::Kind;
 use wire::v1::{Born, Exec as Request, ExecExited, ExecStarted, Failure};
 
 use super::Pod;
-use super::launch::{Job, Start, or};
+use super::launch::{By, Job, Start, or};
 use super::request::no_container;
-use super::start::set_nonblocking;
-use crate::container::{Exec, StartNews, StartPipe, Ticket};
+use crate::container::{Exec, Ticket};
 use crate::failure::{At, failure};
-use crate::poll::Token;
 use crate::raw;
 use crate::tree;
 
@@ -32,12 +29,12 @@ impl Pod {
         if container.started_at.is_none() || container.alive().is_none() {
             return Err(failure(Kind::Refused, STAGE, "the container is not running"));
         }
+        let kept = container.born.as_ref().is_some_and(|born| born.kept);
+        let by = if kept { By::Enter } else { By::Launch };
         if self.execs.iter().any(|exec| exec.id == request.exec_id) {
             return Err(failure(Kind::Refused, STAGE, "an exec of that id is here already"));
         }
         let number = self.number();
-        let (start, start_theirs) = pipe2(OFlag::O_CLOEXEC).at(STAGE, "making a pipe")?;
-        set_nonblocking(&start).at(STAGE, "making a pipe")?;
         let null = raw::duplicate(&self.null).at(STAGE, "duplicating /dev/null")?;
         let mut fds = fds.into_iter();
         let stdio = [request.stdin, request.stdout, request.stderr]
@@ -54,13 +51,13 @@ impl Pod {
             deadline: limit.and_then(|limit| Instant::now().checked_add(limit)),
             tied: request.tied,
             timed_out: false,
-            start: Some(StartPipe::new(start)),
         });
         let launched = self.launch(Start {
             number,
+            by,
             job: Job { exec: Some(request.job), ..Job::default() },
             stdio: stdio.each_ref().map(|fd| or(fd.as_ref(), &null)),
-            pipe: start_theirs.as_fd(),
+            pipe: None,
             cgroup,
             pid_namespace: None,
             limit: None,
@@ -81,9 +78,6 @@ impl Pod {
         match result {
             Ok((born, terminal)) => {
                 exec.pid = Some(Pid::from_raw(born.pid));
-                if let Some(pipe) = &exec.start {
-                    self.poll.read(&pipe.fd, Token::Start(number)).ok();
-                }
                 let started = Body::ExecStarted(ExecStarted { pid: born.pid });
                 self.answer(ticket, started, terminal.into_iter().collect());
             }
@@ -91,16 +85,6 @@ impl Pod {
                 self.drop_exec(number);
                 self.refuse(ticket, failure);
             }
-        }
-    }
-
-    /// What is said on the pipe is told with the exec's end; its closing means that the program runs.
-    pub(super) fn exec_start_news(&mut self, number: u32) {
-        let Some(exec) = self.execs.iter_mut().find(|exec| exec.number == number) else { return };
-        if let Some(pipe) = &mut exec.start
-            && pipe.read() != StartNews::Nothing
-        {
-            self.poll.forget(&pipe.fd);
         }
     }
 
@@ -150,12 +134,8 @@ impl Pod {
 
     pub(super) fn exec_ended(&mut self, number: u32, code: i32, signal: i32) {
         let Some(exec) = self.drop_exec(number) else { return };
-        let start_error = match exec.start.map(|mut pipe| pipe.read()) {
-            Some(StartNews::Failed(message)) => message,
-            _ => String::new(),
-        };
-        let timed_out = exec.timed_out;
-        let ended = ExecExited { exec_id: exec.id, code, signal, timed_out, start_error };
+        let (exec_id, timed_out) = (exec.id, exec.timed_out);
+        let ended = ExecExited { exec_id, code, signal, timed_out, ..ExecExited::default() };
         self.tell(Body::ExecExited(ended));
     }
 
@@ -163,9 +143,6 @@ impl Pod {
         let at = self.execs.iter().position(|exec| exec.number == number)?;
         let exec = self.execs.swap_remove(at);
         self.execs.shrink_to_fit();
-        if let Some(pipe) = &exec.start {
-            self.poll.forget(&pipe.fd);
-        }
         Some(exec)
     }
 }

@@ -31,13 +31,23 @@ pub(super) struct Job {
     pub(super) start: Option<v1::StartJob>,
 }
 
+/// Which program does a job.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum By {
+    Launch,
+    /// Or launch, when the daemon has given no other.
+    Enter,
+}
+
 /// What a launch is started with.
 #[derive(Debug)]
 pub(super) struct Start<'a> {
     pub(super) number: u32,
+    pub(super) by: By,
     pub(super) job: Job,
     pub(super) stdio: [BorrowedFd<'a>; 3],
-    pub(super) pipe: BorrowedFd<'a>,
+    /// Where a container's process says that it has begun.
+    pub(super) pipe: Option<BorrowedFd<'a>>,
     pub(super) cgroup: Option<OwnedFd>,
     /// In place of the pod's own.
     pub(super) pid_namespace: Option<OwnedFd>,
@@ -46,24 +56,32 @@ pub(super) struct Start<'a> {
 
 impl Pod {
     pub(super) fn launch(&mut self, start: Start<'_>) -> Result<(), Failure> {
-        let Some(image) = &self.image else {
+        let Some(programs) = &self.programs else {
             return Err(failure(Kind::Refused, STAGE, "there is no launch program"));
+        };
+        let (image, name) = match (start.by, &programs.enter) {
+            (By::Enter, Some(enter)) => (enter, c"ferropod-enter"),
+            _ => (&programs.launch, c"ferropod-launch"),
         };
         let (control, theirs) =
             socketpair(AddressFamily::Unix, SockType::Stream, None, SockFlag::SOCK_CLOEXEC)
                 .at(STAGE, "making the control socket")?;
         let [stdin, stdout, stderr] = start.stdio;
         let mut fds = vec![(0, stdin), (1, stdout), (2, stderr), (CONTROL_FD, theirs.as_fd())];
-        fds.extend(self.namespaces.iter().flat_map(Namespaces::for_launch));
+        if start.by == By::Launch {
+            fds.extend(self.namespaces.iter().flat_map(Namespaces::for_launch));
+        }
         if let Some(other) = &start.pid_namespace {
             fds.retain(|(number, _)| *number != PID_FD);
             fds.push((PID_FD, other.as_fd()));
         }
-        fds.push((START_FD, start.pipe));
+        fds.extend(start.pipe.map(|pipe| (START_FD, pipe)));
         let mut outbox = Outbox::new(wire::frame::MAX_FRAME);
         outbox.push(&start.job, Vec::new()).at(STAGE, "giving the job")?;
+        // Before it asks: it need not wait for this process once more.
+        outbox.flush(&control).at(STAGE, "giving the job")?;
         let cgroup = start.cgroup.as_ref().map(AsFd::as_fd);
-        let program = Program { image: image.as_fd(), name: c"ferropod-launch", fds: &fds, cgroup };
+        let program = Program { image: image.as_fd(), name, fds: &fds, cgroup };
         let pid = raw::spawn(&program).at(STAGE, "starting launch")?;
         drop(theirs);
         let token = Token::Launch(start.number);

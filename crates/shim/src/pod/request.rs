@@ -7,7 +7,7 @@ use wire::v1::envelope::Body;
 use wire::v1::failure::Kind;
 use wire::v1::{Done, Failure, Hello, OpenNamespaces, Resize, Signal, State};
 
-use super::Pod;
+use super::{Pod, Programs};
 use crate::container::{Container, Ticket};
 use crate::failure::{At, failure};
 use crate::namespaces::Namespaces;
@@ -63,10 +63,11 @@ impl Pod {
     }
 
     fn hello(&mut self, _hello: Hello, fds: Vec<OwnedFd>) -> Answer {
-        let Some(image) = fds.into_iter().next() else {
+        let mut fds = fds.into_iter();
+        let Some(launch) = fds.next() else {
             return Err(failure(Kind::Invalid, "hello", "Hello comes with the launch program"));
         };
-        self.image = Some(image);
+        self.programs = Some(Programs { launch, enter: fds.next() });
         if let Some(connection) = &mut self.connection {
             connection.greeted = true;
         }

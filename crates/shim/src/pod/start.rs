@@ -16,7 +16,7 @@ use wire::v1::failure::Kind;
 use wire::v1::{Failure, StartJob, Started};
 
 use super::Pod;
-use super::launch::{Job, Start};
+use super::launch::{By, Job, Start};
 use super::request::no_container;
 use crate::container::{Phase, StartNews, Ticket};
 use crate::failure::{At, failure};
@@ -92,9 +92,10 @@ impl Pod {
         let null = raw::duplicate(&self.null).at(STAGE, "duplicating /dev/null")?;
         self.launch(Start {
             number,
+            by: By::Launch,
             job: Job { start: Some(job), ..Job::default() },
             stdio: [null.as_fd(); 3],
-            pipe: null.as_fd(),
+            pipe: None,
             cgroup: None,
             pid_namespace: None,
             limit: Some(limit),
@@ -125,9 +126,6 @@ impl Pod {
 
     /// The pipe has something, or its other end was closed.
     pub(super) fn start_news(&mut self, number: u32) {
-        if self.exec(number).is_some() {
-            return self.exec_start_news(number);
-        }
         let Some(container) = self.container(number) else { return };
         let Some(pipe) = &mut container.start else { return };
         let news = pipe.read();

@@ -164,3 +164,19 @@ fn an_exec_needs_a_running_container() {
     daemon.exited();
     assert_eq!(daemon.refused(Body::Exec(request("e"))).kind(), Kind::Refused);
 }
+
+#[test]
+fn enter_makes_further_processes_where_daemon_and_creation_have_left_what_it_takes() {
+    let (rig, mut daemon) = running();
+    rig.run(&mut daemon, "unkept", "exec sleep 600");
+    // It takes no job and gives no answer.
+    let other = File::open("/bin/true").unwrap();
+    let (mut daemon, _) = rig.connect_with(Some(&other));
+    let by_it = daemon.refused(Body::Exec(request("1")));
+    assert!(by_it.message.contains("without an answer: exit status 0"), "{by_it:?}");
+    daemon.exec(Exec { container_id: "unkept".into(), ..request("2") }, "exit 3", &[]);
+    assert_eq!(daemon.exec_exited().code, 3);
+    let (mut older, _) = rig.connect();
+    older.exec(request("3"), "exit 4", &[]);
+    assert_eq!(older.exec_exited().code, 4);
+}

@@ -139,13 +139,20 @@ impl Rig {
 
     /// Connects, and says hello.
     pub(crate) fn connect(&self) -> (Daemon, State) {
+        self.connect_with(None)
+    }
+
+    /// With a program for further processes.
+    pub(crate) fn connect_with(&self, enter: Option<&File>) -> (Daemon, State) {
         let socket = UnixStream::connect(self.dir.path().join("shim.sock")).unwrap();
         socket.set_read_timeout(Some(LONG)).unwrap();
         let mut daemon = Daemon { socket, next: 0, events: VecDeque::new() };
         let launch =
             File::open(fake_launch()).expect("the example fake-launch is built by `cargo test`");
         let hello = Body::Hello(Hello { version: wire::VERSION });
-        let (answer, _) = daemon.call(hello, &[launch.as_fd()]);
+        let programs: Vec<_> =
+            [Some(&launch), enter].into_iter().flatten().map(AsFd::as_fd).collect();
+        let (answer, _) = daemon.call(hello, &programs);
         let Body::State(state) = answer else { panic!("{answer:?}") };
         (daemon, state)
     }

@@ -1,27 +1,31 @@
 //! Why a job failed: the stage, the cause with its path, and what kind of failure it is.
 //!
-//! This is the word of the wire (`Failure`), so one type serves the whole program: it makes one thing and ends.
+//! This is the word of the wire (`Failure`), so one type serves a whole program: it makes one thing and ends.
 
 use std::error::Error;
 use std::fmt;
 
-pub(crate) use wire::v1::failure::Kind;
+pub use wire::v1::failure::Kind;
 
 /// A job's failure.
 #[derive(Debug)]
-pub(crate) struct Failure {
-    pub(crate) stage: &'static str,
-    pub(crate) kind: Kind,
-    pub(crate) message: String,
+pub struct Failure {
+    /// Where.
+    pub stage: &'static str,
+    /// What kind of failure it is.
+    pub kind: Kind,
+    /// What was being done, and what the kernel said.
+    pub message: String,
 }
 
 impl Failure {
-    pub(crate) fn new(stage: &'static str, kind: Kind, message: impl Into<String>) -> Self {
+    /// A failure at a stage.
+    pub fn new(stage: &'static str, kind: Kind, message: impl Into<String>) -> Self {
         Self { stage, kind, message: message.into() }
     }
 
     /// The request is wrong.
-    pub(crate) fn invalid(stage: &'static str, message: impl Into<String>) -> Self {
+    pub fn invalid(stage: &'static str, message: impl Into<String>) -> Self {
         Self::new(stage, Kind::Invalid, message)
     }
 }
@@ -35,7 +39,8 @@ impl fmt::Display for Failure {
 impl Error for Failure {}
 
 /// Says at which stage, and in doing what, a step failed.
-pub(crate) trait At<T> {
+pub trait At<T> {
+    /// Names the stage, and what was being done.
     fn at(self, stage: &'static str, doing: impl FnOnce() -> String) -> Result<T, Failure>;
 }
 
@@ -46,7 +51,7 @@ impl<T, E: Error> At<T> for Result<T, E> {
 }
 
 /// An error and its causes on one line, none told twice.
-pub(crate) fn chain(error: &dyn Error) -> String {
+pub fn chain(error: &dyn Error) -> String {
     let mut text = error.to_string();
     let mut source = error.source();
     while let Some(cause) = source {

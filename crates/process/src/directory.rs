@@ -14,7 +14,7 @@ use crate::raw;
 const STAGE: &str = "working directory";
 
 /// Goes to `path`, whose root is this process's own. A link to a descriptor is never followed: it could lead out.
-pub(crate) fn enter(path: &str) -> Result<(), Failure> {
+pub fn enter(path: &str) -> Result<(), Failure> {
     let target = open_or_make(path)?;
     fchdir(raw::shown(&target)).at(STAGE, || format!("entering {path}"))?;
     let here = nix::unistd::getcwd().at(STAGE, || format!("entering {path}"))?;
@@ -26,7 +26,7 @@ pub(crate) fn enter(path: &str) -> Result<(), Failure> {
 }
 
 /// A directory below the root, made with those above it when missing.
-pub(crate) fn open_or_make(path: &str) -> Result<OwnedFd, Failure> {
+pub fn open_or_make(path: &str) -> Result<OwnedFd, Failure> {
     match open(path) {
         Err(e) if e.kind() == ErrorKind::NotFound => make(path)?,
         opened => return opened.at(STAGE, || format!("opening {path}")),

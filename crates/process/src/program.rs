@@ -14,22 +14,23 @@ const NOT_EXECUTABLE: i32 = 126;
 
 /// Arguments and environment, ready for execve.
 #[derive(Debug, Clone)]
-pub(crate) struct Program {
+pub struct Program {
     args: Vec<CString>,
     env: Vec<CString>,
 }
 
 /// Why the program does not run.
 #[derive(Debug, PartialEq, Eq)]
-pub(crate) struct NotRun {
-    pub(crate) message: String,
+pub struct NotRun {
+    /// In the field's words.
+    pub message: String,
     /// As a shell would exit: 127 not found, 126 not executable.
-    pub(crate) code: i32,
+    pub code: i32,
 }
 
 impl Program {
     /// The first argument names the program.
-    pub(crate) fn new(args: &[String], env: &[String]) -> Result<Self, Failure> {
+    pub fn new(args: &[String], env: &[String]) -> Result<Self, Failure> {
         let strings = |list: &[String], what: &str| {
             let made: Result<Vec<_>, _> = list.iter().map(|s| CString::new(s.as_str())).collect();
             made.at(STAGE, || format!("reading the {what}"))
@@ -41,7 +42,7 @@ impl Program {
     }
 
     /// Looks the program up with the rights of now, and becomes it. Returns only when it cannot.
-    pub(crate) fn run(&self) -> NotRun {
+    pub fn run(&self) -> NotRun {
         let Some(name) = self.args.first() else {
             return not_run("", &io::Error::from_raw_os_error(libc::ENOENT));
         };

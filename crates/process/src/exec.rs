@@ -1,25 +1,18 @@
-//! A further process in a container. libcontainer's own exec has no filter and no user namespace, so this is ours:
-//! enter by pidfd, fork once (a PID namespace takes children only), assume the privileges, execve.
+//! A further process in a container: enter by pidfd, fork once (a PID namespace takes children only), assume the privileges, execve.
 
-mod kept;
-
-use std::fs::{self, File};
+use std::fs::File;
 use std::io::{Read, Write};
 use std::os::fd::{AsFd, OwnedFd};
 
-use libcontainer::oci_spec::runtime::Process;
 use nix::fcntl::OFlag;
 use nix::unistd::{pipe2, setsid};
-use wire::v1;
+use wire::v1::{self, Kept};
 
 use crate::control::Answer;
-use crate::create::{own_stdio, set_oom_score};
 use crate::failure::{At, Failure, Kind};
-use crate::label::Labels;
 use crate::privileges::{Privileges, raise_limits};
 use crate::program::Program;
-use crate::{cgroups, directory, raw, terminal};
-use kept::Kept;
+use crate::{directory, raw, standing, terminal};
 
 const STAGE: &str = "exec";
 const FIELDS: usize = 3;
@@ -35,28 +28,22 @@ struct Child {
 }
 
 /// Runs a command in the container of a job. It runs when this returns.
-pub(crate) fn exec(job: &v1::ExecJob) -> Result<Answer, Failure> {
-    let kept = Kept::of(job)?;
-    let (filter, ids) = (kept.filter(job)?, kept.ids()?);
-    let process = true_process(kept.process, job);
-    let user = process.user();
-    let (uid, gid) = (user.uid(), user.gid());
-    let groups = user.additional_gids().clone().unwrap_or_default();
-    set_oom_score(&process)?;
+pub fn exec(job: &v1::ExecJob, kept: Kept) -> Result<Answer, Failure> {
+    let mapped = kept.user;
+    let (uid, gid, groups) = (kept.uid, kept.gid, kept.groups.clone());
+    standing::set_oom_score(job.oom_score_adj.unwrap_or(kept.oom_score_adj))?;
     // v1 has no birth into a cgroup: this process joins, and its child is born where it is.
-    job.cgroups.iter().try_for_each(|dir| cgroups::join(dir))?;
-    if ids.is_some() {
-        raise_limits(&process);
+    job.cgroups.iter().try_for_each(|dir| standing::join(dir))?;
+    if mapped.is_some() {
+        raise_limits(&kept.rlimits);
     }
     if !job.tty {
-        own_stdio(ids.map_or(uid, |ids| ids.user(uid)))?;
+        standing::own_stdio(mapped.map_or(uid, |ids| ids.first_uid.saturating_add(uid)))?;
     }
-    // From the host's /proc: the container's may be a volume.
-    let labels = Labels::of(&process)?;
-    enter(job.pid)?;
-    if ids.is_some() {
-        become_root()?;
-    }
+    let program = Program::new(&job.args, &environment(&kept.env, job))?;
+    let cwd = if job.cwd.is_empty() { kept.cwd.clone() } else { job.cwd.clone() };
+    let privileges = Privileges::of(kept)?;
+    enter(job.pid, mapped.is_some())?;
     let (master, slave) =
         if job.tty { terminal::open().map(|(m, s)| (Some(m), Some(s)))? } else { (None, None) };
     if let Some(master) = &master {
@@ -67,63 +54,42 @@ pub(crate) fn exec(job: &v1::ExecJob) -> Result<Answer, Failure> {
             .at("terminal", || format!("giving the terminal to user {uid}"))?;
     }
     let (reader, told) = pipe2(OFlag::O_CLOEXEC).at(STAGE, || "making a pipe".into())?;
-    let child = Child {
-        program: Program::new(
-            process.args().as_deref().unwrap_or_default(),
-            process.env().as_deref().unwrap_or_default(),
-        )?,
-        privileges: Privileges::of(&process, filter, labels),
-        cwd: process.cwd().display().to_string(),
-        terminal: slave,
-        told,
-    };
+    let child = Child { program, privileges, cwd, terminal: slave, told };
     let Some(pid) = raw::fork_sibling().at(STAGE, || "forking".into())? else { child.run() };
     drop(child);
     wait_until_it_runs(reader)?;
-    Ok(Answer { born: v1::Born { pid, uid, gid, groups }, terminal: master })
+    let born = v1::Born { pid, uid, gid, groups, kept: false };
+    Ok(Answer { born, terminal: master })
 }
 
-/// The container's process, with what the job changes.
-fn true_process(mut process: Process, job: &v1::ExecJob) -> Process {
-    let mut env = process.env().clone().unwrap_or_default();
+/// The container's, with what the job changes.
+fn environment(containers: &[String], job: &v1::ExecJob) -> Vec<String> {
     let name = |e: &str| e.split_once('=').map_or(e, |(n, _)| n).to_owned();
-    env.retain(|old| job.env.iter().all(|new| name(new) != name(old)));
-    env.extend(job.env.iter().cloned());
+    let kept = containers.iter().filter(|old| job.env.iter().all(|new| name(new) != name(old)));
+    let mut env: Vec<String> = kept.chain(&job.env).cloned().collect();
     if job.tty && !env.iter().any(|e| e.starts_with("TERM=")) {
         env.push("TERM=xterm".to_owned());
     }
-    process.set_args(Some(job.args.clone())).set_env(Some(env));
-    if job.oom_score_adj.is_some() {
-        process.set_oom_score_adj(job.oom_score_adj);
-    }
-    if !job.cwd.is_empty() {
-        process.set_cwd(job.cwd.clone().into());
-    }
-    process
+    env
 }
 
-/// Enters all namespaces of the container's process.
-fn enter(pid: i32) -> Result<(), Failure> {
+/// Enters all namespaces of the container's process, of which the user namespace may be its own.
+fn enter(pid: i32, mapped: bool) -> Result<(), Failure> {
     let process = raw::pidfd(pid).map_err(|e| {
         Failure::new(STAGE, Kind::NotFound, format!("the container's process {pid} is gone: {e}"))
     })?;
     // Nobody in the container may look into this process, which still has what the host gave it.
     raw::prctl(libc::PR_SET_DUMPABLE, 0, 0).at(STAGE, || "hiding from the container".into())?;
-    let mut flags = libc::CLONE_NEWNS
+    let flags = libc::CLONE_NEWNS
         | libc::CLONE_NEWPID
         | libc::CLONE_NEWNET
         | libc::CLONE_NEWIPC
         | libc::CLONE_NEWUTS
         | libc::CLONE_NEWCGROUP;
-    // The others can be entered from within; one's own user namespace cannot.
-    let user = |who: &str| {
-        fs::read_link(format!("/proc/{who}/ns/user"))
-            .at(STAGE, || format!("reading the user namespace of {who}"))
-    };
-    if user(&pid.to_string())? != user("self")? {
-        flags |= libc::CLONE_NEWUSER;
-    }
-    raw::enter(process.as_fd(), flags).at(STAGE, || format!("entering the namespaces of {pid}"))
+    // One's own user namespace cannot be entered from within.
+    let flags = if mapped { flags | libc::CLONE_NEWUSER } else { flags };
+    raw::enter(process.as_fd(), flags).at(STAGE, || format!("entering the namespaces of {pid}"))?;
+    if mapped { become_root() } else { Ok(()) }
 }
 
 /// Root of the user namespace that was entered: root of the node has no number in it.
