@@ -17,8 +17,9 @@ use tokio_tungstenite::tungstenite::protocol::frame::coding::CloseCode;
 use tokio_tungstenite::tungstenite::{Message, WebSocket, client};
 use tonic::transport::{Channel, Endpoint};
 
-use crate::node::{Node, eventually};
+use crate::node::Node;
 use crate::pods::SERVE;
+use crate::streams::serves;
 
 pub(crate) type Runtime = RuntimeServiceClient<Channel>;
 
@@ -163,11 +164,7 @@ fn ports_that_were_asked_for_are_pairs_of_channels() {
     let node = Node::with_busybox();
     let pod = node.run_pod(&Value::Null);
     let id = node.run(&pod, SERVE, &Value::Null);
-    eventually("it serves", || {
-        node.try_crictl(&["exec", &id, "wget", "-q", "-O", "-", "http://127.0.0.1:8080/"])
-            .status
-            .success()
-    });
+    serves(&node, &id, "127.0.0.1:8080");
     for protocol in ["v4.channel.k8s.io", "v4.base64.channel.k8s.io", ""] {
         let url = forward(&node, &pod.id, vec![8080, 8099]).expect("a URL");
         let mut client = Client::connect(&url, protocol);

@@ -13,7 +13,7 @@ use crate::channels::{Client, call, exec_url, forward};
 use crate::machine;
 use crate::node::Node;
 use crate::node::{at_most, eventually, write};
-use crate::streams::{running, sleeping};
+use crate::streams::{running, serves, sleeping};
 
 /// What a SPDY client's header blocks begin with: zlib, with the dictionary of SPDY/3.
 const ZLIB: [u8; 6] = [0x78, 0xbb, 0xe3, 0xc6, 0xa7, 0xc2];
@@ -175,9 +175,7 @@ fn a_client_that_takes_nothing_any_more_is_not_kept() {
     let (pod, id) = running(&node);
     let serve = "nc -lk -p 8095 -e cat /dev/zero";
     node.run(&pod, serve, &Value::Null);
-    eventually("it serves", || {
-        node.try_crictl(&["exec", "-s", &id, "nc", "-z", "127.0.0.1", "8095"]).status.success()
-    });
+    serves(&node, &id, "127.0.0.1:8095");
     let before = node.descriptors();
     for script in ["exec cat /dev/zero", "head -c 100000000 /dev/zero"] {
         let _spdy = exec(&node, &id, script);
@@ -289,9 +287,7 @@ fn a_forwarded_connection_is_told_why_it_ends_with_its_pod() {
     let node = Node::with_busybox();
     let (pod, _) = running(&node);
     let id = node.run(&pod, "exec nc -lk -p 8096 -e cat", &Value::Null);
-    eventually("it serves", || {
-        node.try_crictl(&["exec", "-s", &id, "nc", "-z", "127.0.0.1", "8096"]).status.success()
-    });
+    serves(&node, &id, "127.0.0.1:8096");
     let url = forward(&node, &pod.id, vec![]).expect("a URL");
     let mut client = Spdy::connect(&url, "portforward.k8s.io");
     let [error, data] = ["error", "data"]

@@ -319,13 +319,22 @@ impl Drop for Forward {
     }
 }
 
+/// Waits until somebody listens in a container: clients of port-forward give up at the first connection that is refused.
+pub(crate) fn serves(node: &Node, id: &str, address: &str) {
+    let (host, port) = address.rsplit_once(':').expect("an address");
+    let asked = ["exec", "-s", id, "nc", "-z", host, port];
+    eventually("it serves", || node.try_crictl(&asked).status.success());
+}
+
 #[test]
 fn a_port_of_a_pod_is_reached_by_many_at_once_over_both_families() {
     let node = Node::with_busybox();
     let pod = node.run_pod(&Value::Null);
-    node.run(&pod, SERVE, &Value::Null);
+    let four = node.run(&pod, SERVE, &Value::Null);
     let six = "mkdir /www && echo six > /www/index.html && exec httpd -f -p [::1]:8086 -h /www";
-    node.run(&pod, six, &Value::Null);
+    let six = node.run(&pod, six, &Value::Null);
+    serves(&node, &four, "127.0.0.1:8080");
+    serves(&node, &six, "::1:8086");
     for transport in [SPDY, WEBSOCKET] {
         let _four = forward(&node, transport, &pod.id, "18084:8080");
         eventually("a page", || get("127.0.0.1:18084").is_some_and(|p| p.ends_with("served\n")));
@@ -347,7 +356,8 @@ fn a_port_of_a_pod_on_the_nodes_network_is_reached() {
     let script =
         "mkdir /www && echo served > /www/index.html && exec httpd -f -p 127.0.0.1:18090 -h /www";
     let network = json!({"linux": {"security_context": {"namespace_options": {"network": 2}}}});
-    node.run(&pod, script, &network);
+    let server = node.run(&pod, script, &network);
+    serves(&node, &server, "127.0.0.1:18090");
     let _forward = forward(&node, SPDY, &pod.id, "18091:18090");
     eventually("a page", || get("127.0.0.1:18091").is_some_and(|page| page.ends_with("served\n")));
     node.end_clean();
@@ -377,7 +387,8 @@ fn a_port_where_nobody_listens_is_named_to_the_client() {
 fn a_forward_ends_with_its_pod() {
     let node = Node::with_busybox();
     let pod = node.run_pod(&Value::Null);
-    node.run(&pod, "exec nc -l -p 8093", &Value::Null);
+    let server = node.run(&pod, "exec nc -lk -p 8093 -e cat", &Value::Null);
+    serves(&node, &server, "127.0.0.1:8093");
     let mut forward = forward(&node, SPDY, &pod.id, "18093:8093");
     let _held = TcpStream::connect("127.0.0.1:18093").expect("the client listens");
     node.crictl(&["stopp", &pod.id]);

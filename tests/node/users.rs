@@ -9,7 +9,7 @@ use serde_json::{Value, json};
 use crate::machine;
 use crate::node::{Node, Pod, eventually, text, write};
 use crate::pods::{SERVE, get};
-use crate::streams::{SPDY, forward};
+use crate::streams::{SPDY, forward, serves};
 
 const FIRST: u32 = 655_360;
 const COUNT: u32 = 65_536;
@@ -64,6 +64,7 @@ pub(crate) fn root_is_somebody_else(mut node: Node) {
     let server = node.run(&pod, SERVE, &user_namespace(&Value::Null));
     let ip = node.json(&["inspectp", &pod.id])["status"]["network"]["ip"].clone();
     let ip = ip.as_str().expect("an address").to_owned();
+    serves(&node, &server, "127.0.0.1:8080");
     {
         let _forward = forward(&node, SPDY, &pod.id, "18098:8080");
         let page = || get("127.0.0.1:18098").is_some_and(|page| page.ends_with("served\n"));

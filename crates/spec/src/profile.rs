@@ -2,8 +2,9 @@
 //!
 //! Left out on purpose: `io_uring` and userfaultfd (kernel attack surface that containers seldom need), keyrings (not
 //! namespaced), kexec, modules, quotas, swap, obsolete calls, `socketcall` (hides a socket's family in memory), and
-//! sockets of families that reach around namespaces (VSOCK) or into kernel crypto (ALG). `ptrace` and `process_vm_readv` come with
-//! their capability only, where the peers allow them to all since Linux 4.8.
+//! sockets of families that reach around namespaces (VSOCK) or into kernel crypto (ALG). `ptrace` and `process_vm_readv` are
+//! for all, as with the peers: the kernel lets a user trace its own processes only, and since Linux 4.8 a tracer cannot get around a
+//! filter.
 
 /// A condition on one argument.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -85,17 +86,7 @@ pub(crate) const ALLOWED_WITH: &[(&str, &[&str])] = &[
     ("SYS_CHROOT", &["chroot"]),
     ("SYS_MODULE", &["delete_module", "finit_module", "init_module"]),
     ("SYS_PACCT", &["acct"]),
-    (
-        "SYS_PTRACE",
-        &[
-            "kcmp",
-            "pidfd_getfd",
-            "process_madvise",
-            "process_vm_readv",
-            "process_vm_writev",
-            "ptrace",
-        ],
-    ),
+    ("SYS_PTRACE", &["kcmp", "pidfd_getfd", "process_madvise"]),
     ("SYS_RAWIO", &["ioperm", "iopl"]),
     ("SYS_TIME", &["clock_settime", "clock_settime64", "settimeofday", "stime"]),
     ("SYS_TTY_CONFIG", &["vhangup"]),
@@ -329,8 +320,11 @@ pub(crate) const ALLOWED: &[&str] = &[
     "preadv2",
     "prlimit64",
     "process_mrelease",
+    "process_vm_readv",
+    "process_vm_writev",
     "pselect6",
     "pselect6_time64",
+    "ptrace",
     "pwrite64",
     "pwritev",
     "pwritev2",
