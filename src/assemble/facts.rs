@@ -24,8 +24,7 @@ pub(super) fn gather(config: &Config, cgroups: &Cgroups) -> anyhow::Result<NodeF
         },
         hierarchies: cgroups.v1().iter().filter_map(|h| file_name(h.point())).collect(),
         swap_limits: swap_limits(cgroups),
-        hugetlb: cgroups.v1().iter().any(|h| h.controllers().iter().any(|c| c == "hugetlb"))
-            || cgroups.unified().is_some_and(|root| has_controller(root, "hugetlb")),
+        hugetlb: counts_hugepages(cgroups),
         default_capabilities: config.runtime.capabilities.iter().map(|c| short_name(c)).collect(),
         rlimits: rlimits(config, may_raise)?,
         lowest_oom_score_adj: if may_raise { -1000 } else { own_oom_score_adj()? },
@@ -55,6 +54,14 @@ fn short_name(name: &str) -> String {
 
 fn file_name(path: &Path) -> Option<String> {
     Some(path.file_name()?.to_string_lossy().into_owned())
+}
+
+/// On a hybrid node the unified hierarchy may have the controller: but containers have no limits there.
+fn counts_hugepages(cgroups: &Cgroups) -> bool {
+    match cgroups.layout() {
+        Layout::V2 => cgroups.unified().is_some_and(|root| has_controller(root, "hugetlb")),
+        _ => cgroups.v1().iter().any(|h| h.controllers().iter().any(|c| c == "hugetlb")),
+    }
 }
 
 /// Kernels may be built without, and kubelets speak of all page sizes all the same.
