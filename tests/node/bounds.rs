@@ -51,8 +51,8 @@ fn what_a_container_writes_is_in_its_writable_layer() {
 fn the_page_sizes_of_which_a_kubelet_speaks_keep_no_container_from_running() {
     let node = Node::with_busybox();
     let pod = node.run_pod(&Value::Null);
-    let none = |size: &str| json!({"page_size": size, "limit": 0});
-    let limits = json!({"linux": {"resources": {"hugepage_limits": [none("2MB"), none("1GB")]}}});
+    let zero = |size: &str| json!({"page_size": size, "limit": 0});
+    let limits = json!({"linux": {"resources": {"hugepage_limits": [zero("2MB"), zero("1GB")]}}});
     let id = node.run(&pod, SLEEP, &limits);
     node.crictl(&["exec", "-s", &id, "true"]);
     node.end_clean();
