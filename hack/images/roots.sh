@@ -122,7 +122,7 @@ big_roots() {
 # A Debian with what the tests call, and agnhost, which is most of them: servers, and programs that look at their surroundings.
 # A user and a group are asked for by name.
 agnhost_root() {
-  local root=$roots/agnhost
+  local root=$roots/agnhost module
   need_packages mmdebstrap
   TMPDIR=$work mmdebstrap --quiet --mode=root --variant=minbase --include=curl,dnsutils,iproute2,net-tools,netcat-openbsd,procps \
     bookworm "$roots/debian" >&2
@@ -132,6 +132,8 @@ agnhost_root() {
   echo 'NAME="Alpine Linux"' >"$roots/kitten/etc/os-release" # what a test looks for
   install -m755 "$(tool agnhost)" "$root/agnhost"
   ln -s agnhost "$root/agnhost-2"
+  module=$(cd "$repo/hack/tools/e2e" && go list -m -f '{{.Dir}}' k8s.io/kubernetes)
+  install -m644 "$module"/test/images/agnhost/porter/localhost.{crt,key} "$root/"
   cp "$roots"/debian/etc/{passwd,group} "$root/etc/"
   echo 'user-defined-in-image:x:1000:1000::/:/bin/sh' >>"$root/etc/passwd"
   printf '%s\n' 'user-defined-in-image:x:1000:' 'group-defined-in-image:x:50000:user-defined-in-image' >>"$root/etc/group"

@@ -128,7 +128,8 @@ pub(super) async fn open(
         (stdin.map(|stdin| Box::new(stdin) as Box<_>), output(pipes.stdout), None)
     };
     let ended = Box::pin(async move { end(command.ended().await) });
-    Ok(Session { stdin, stdout, stderr: output(pipes.stderr), terminal, ended })
+    let stderr = output(pipes.stderr);
+    Ok(Session { stdin, stdout, stderr, terminal, leaves_with_input: false, ended })
 }
 
 fn end(exited: Option<v1::ExecExited>) -> Ended {
@@ -141,7 +142,8 @@ fn end(exited: Option<v1::ExecExited>) -> Ended {
 
 fn not_started(why: String) -> Session {
     let ended = Box::pin(ready(Ended::NotStarted(why)));
-    Session { stdin: None, stdout: None, stderr: None, terminal: None, ended }
+    let leaves_with_input = false;
+    Session { stdin: None, stdout: None, stderr: None, terminal: None, leaves_with_input, ended }
 }
 
 /// Puts a client at the ends of a container's main process, until it goes or the container ends.
@@ -170,7 +172,10 @@ pub(super) async fn attach(
         None => (None, None),
     };
     let (stdout, stderr) = (output(pipes.stdout), output(pipes.stderr));
-    Ok(Session { stdin, stdout, stderr, terminal, ended: Box::pin(farewell(session)) })
+    let wanted = &container.config.stdio;
+    let leaves_with_input = stdin.is_some() && (wanted.tty || !wanted.stdin_once);
+    let ended = Box::pin(farewell(session));
+    Ok(Session { stdin, stdout, stderr, terminal, leaves_with_input, ended })
 }
 
 /// What the shim says at the end of a session.

@@ -4,7 +4,7 @@ use std::future::Future;
 use std::time::Duration;
 
 use engine::world::{Ended, Session, World};
-use tokio::sync::watch;
+use tokio::sync::{oneshot, watch};
 use tokio::task::{JoinHandle, JoinSet};
 use tracing::debug;
 
@@ -65,11 +65,18 @@ impl<W: World> Server<W> {
     async fn run(&self, client: &mut Client, session: Session) -> (Verdict, Duration) {
         let activity = Activity::new();
         let over = watch::Sender::new(false);
-        let Session { stdin, stdout, stderr, terminal, ended } = session;
+        let Session { stdin, stdout, stderr, terminal, leaves_with_input, mut ended } = session;
         // Dropped, it ends all that it holds.
         let mut inputs = JoinSet::new();
+        let (saying, said) = oneshot::channel::<()>();
         match (client.stdin.take(), stdin) {
-            (Some(from), Some(to)) => drop(inputs.spawn(pump::input(from, to, activity.clone()))),
+            (Some(from), Some(to)) => {
+                let input = pump::input(from, to, activity.clone());
+                drop(inputs.spawn(async move {
+                    input.await;
+                    drop(saying);
+                }));
+            }
             (Some(from), None) => drop(inputs.spawn(pump::discard(from))),
             (None, to) => drop(to),
         }
@@ -83,11 +90,15 @@ impl<W: World> Server<W> {
         let stdout = Flow::start(stdout, &mut client.stdout, &activity, &over);
         let stderr = Flow::start(stderr, &mut client.stderr, &activity, &over);
         // None is resumed: the first that is ready decides.
-        let (ended, patience): (Ended, _) = tokio::select! {
-            ended = ended => (ended, self.patience.idle),
+        let (how, patience): (Ended, _) = tokio::select! {
+            how = &mut ended => (how, self.patience.idle),
+            // An error is all that comes.
+            _ = said, if leaves_with_input => (Ended::Detached, self.patience.idle),
             () = activity.ceased(self.patience.idle) => (lost("idle for too long"), PARTING),
             () = stopping(self.stop.clone()) => (lost("ferropod is stopping"), PARTING),
         };
+        // Who leaves hears what is answered at once to its last words; dropped, this ends the outputs too.
+        let _heard = (how == Ended::Detached).then_some(ended);
         over.send_replace(true);
         activity.note();
         let flows = async { tokio::join!(stdout.finish(), stderr.finish()) };
@@ -95,9 +106,9 @@ impl<W: World> Server<W> {
         tokio::select! {
             both = flows => {
                 (client.stdout, client.stderr) = both;
-                (ended.into(), patience)
+                (how.into(), patience)
             }
-            () = activity.ceased(patience) => (ended.into(), Duration::ZERO),
+            () = activity.ceased(patience) => (how.into(), Duration::ZERO),
         }
     }
 }

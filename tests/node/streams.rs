@@ -281,6 +281,21 @@ fn an_input_for_once_ends_with_its_first_client_who_hears_the_container_out() {
 }
 
 #[test]
+fn who_has_nothing_more_to_say_leaves_an_input_that_is_open_for_others() {
+    let node = Node::with_busybox();
+    let pod = node.run_pod(&Value::Null);
+    let script = "while read -r line; do echo heard $line; done; echo over";
+    let id = node.run(&pod, script, &json!({"stdin": true}));
+    for transport in [SPDY, WEBSOCKET] {
+        let mut client = Client::start(node.client(&with("attach", transport, &["-i", &id])));
+        client.say("word\n");
+        assert_eq!(client.rest(), ("heard word\n".to_owned(), true));
+        assert_eq!(node.status(&id)["state"], "CONTAINER_RUNNING");
+    }
+    node.end_clean();
+}
+
+#[test]
 fn all_who_attach_hear_the_same() {
     let node = Node::with_busybox();
     let pod = node.run_pod(&Value::Null);

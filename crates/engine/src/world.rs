@@ -249,6 +249,8 @@ pub struct Session {
     pub stderr: Option<Box<dyn AsyncRead + Send + Unpin>>,
     /// With a terminal.
     pub terminal: Option<Box<dyn Terminal>>,
+    /// The client leaves when it has nothing more to say: the container's input stays open for others.
+    pub leaves_with_input: bool,
     /// Ready when it is over, all outputs aside: they are to be read to their ends afterwards, within a bound.
     pub ended: Pin<Box<dyn Future<Output = Ended> + Send>>,
 }
