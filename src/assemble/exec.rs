@@ -82,11 +82,7 @@ pub(super) struct Command {
     ended: Option<oneshot::Receiver<v1::ExecExited>>,
     /// How long it has to end by itself.
     grace: Duration,
-    stdin: Kept,
 }
-
-/// An input that nobody ended: its closing would tell the command that it has had all of it.
-pub(super) type Kept = Arc<Mutex<Option<pipe::Sender>>>;
 
 impl Command {
     /// Makes its cgroup.
@@ -109,8 +105,8 @@ impl Command {
             })
             .await?;
             let ended = Some(execs.wait_for(&id));
-            let (place, stdin) = (Some(place), Kept::default());
-            Ok((Self { node, client, execs, id, place, ended, grace, stdin }, cgroup))
+            let place = Some(place);
+            Ok((Self { node, client, execs, id, place, ended, grace }, cgroup))
         });
         made.await.unwrap_or_else(|e| Err(Fault::new(Kind::Internal, e.to_string())))
     }
@@ -145,9 +141,14 @@ impl Command {
         Ok(begun?.1)
     }
 
-    /// Where its input stays that nobody ended, until it has been killed.
-    pub(super) fn stdin(&self) -> Kept {
-        Arc::clone(&self.stdin)
+    /// Tells the shim, which holds the command's input open too, that there is no more. Nobody waits for that.
+    pub(super) fn input_ender(&self) -> impl Fn() + Send + Unpin + use<> {
+        let (client, id) = (self.client.clone(), self.id.clone());
+        move || {
+            let (client, id) = (client.clone(), id.clone());
+            // A command that has ended has no input any more.
+            tokio::spawn(async move { drop(client.end_input(&id).await) });
+        }
     }
 
     /// Waits for its end. None: the shim went away.
@@ -170,7 +171,7 @@ impl Drop for Command {
     fn drop(&mut self) {
         let (Some(place), ended) = (self.place.take(), self.ended.take()) else { return };
         let (node, client, execs) = (self.node.clone(), self.client.clone(), self.execs.clone());
-        let (id, grace, stdin) = (self.id.clone(), self.grace, self.stdin());
+        let (id, grace) = (self.id.clone(), self.grace);
         // Without a runtime the daemon is ending, and the shim kills what is tied to it.
         let Ok(runtime) = tokio::runtime::Handle::try_current() else { return };
         runtime.spawn(async move {
@@ -180,7 +181,6 @@ impl Drop for Command {
             if let Some(ended) = ended {
                 drop(tokio::time::timeout(REAPED, ended).await);
             }
-            drop(stdin);
             execs.forget(&id);
             let (own, doomed) = (node.clone(), place.clone());
             let kill = move || {
@@ -247,7 +247,8 @@ pub(super) async fn run(
     let (mut command, cgroup) = Command::prepare(shim, sandbox, container, Duration::ZERO).await?;
     let (mut stdout, stdout_end) = pipe()?;
     let (mut stderr, stderr_end) = pipe()?;
-    let stdio = ExecStdio { stdin: None, stdout: Some(stdout_end), stderr: Some(stderr_end) };
+    let (stdout_end, stderr_end) = (Some(stdout_end), Some(stderr_end));
+    let stdio = ExecStdio { stdout: stdout_end, stderr: stderr_end, ..ExecStdio::default() };
     let job = job(shim, &order.container, order.pid, order.command.clone());
     let begun = command.begin(job, order.timeout, (stdio, cgroup)).await;
     begun.map_err(|e| refused(&e))?;

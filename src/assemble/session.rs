@@ -6,7 +6,6 @@ use std::io;
 use std::os::fd::{AsRawFd, OwnedFd};
 use std::os::unix::net::UnixStream as StdStream;
 use std::pin::Pin;
-use std::sync::PoisonError;
 use std::task::{Context, Poll};
 use std::time::Duration;
 
@@ -20,7 +19,7 @@ use tokio::net::UnixStream;
 use tokio::net::unix::pipe;
 use wire::v1;
 
-use super::exec::{Command, Kept, code, io_fault, job, pipe};
+use super::exec::{Command, code, io_fault, job, pipe};
 use super::shims::{LiveShim, asked};
 
 /// How long a command has to end after its terminal has hung up.
@@ -41,25 +40,19 @@ impl Terminal for Window {
     }
 }
 
-/// A command's input: ended by being shut down, never by being dropped.
-struct Stdin {
+/// A command's input: ended by being shut down, never by being dropped, for the shim holds it open too.
+struct Stdin<F> {
     pipe: Option<pipe::Sender>,
-    kept: Kept,
+    end: F,
 }
 
-impl Drop for Stdin {
-    fn drop(&mut self) {
-        *self.kept.lock().unwrap_or_else(PoisonError::into_inner) = self.pipe.take();
-    }
-}
-
-impl Stdin {
+impl<F: Unpin> Stdin<F> {
     fn pipe(&mut self) -> io::Result<Pin<&mut pipe::Sender>> {
         self.pipe.as_mut().map(Pin::new).ok_or_else(|| io::ErrorKind::BrokenPipe.into())
     }
 }
 
-impl AsyncWrite for Stdin {
+impl<F: Fn() + Unpin> AsyncWrite for Stdin<F> {
     fn poll_write(
         mut self: Pin<&mut Self>,
         cx: &mut Context<'_>,
@@ -85,7 +78,9 @@ impl AsyncWrite for Stdin {
     }
 
     fn poll_shutdown(mut self: Pin<&mut Self>, _: &mut Context<'_>) -> Poll<io::Result<()>> {
-        self.pipe = None;
+        if self.pipe.take().is_some() {
+            (self.end)();
+        }
         Poll::Ready(Ok(()))
     }
 }
@@ -124,7 +119,7 @@ pub(super) async fn open(
     let (stdin, stdout, terminal) = if let Some(master) = master {
         on_terminal(ends, &master)
     } else {
-        let stdin = pipes.stdin.map(|pipe| Stdin { pipe: Some(pipe), kept: command.stdin() });
+        let stdin = pipes.stdin.map(|pipe| Stdin { pipe: Some(pipe), end: command.input_ender() });
         (stdin.map(|stdin| Box::new(stdin) as Box<_>), output(pipes.stdout), None)
     };
     let ended = Box::pin(async move { end(command.ended().await) });
@@ -199,6 +194,7 @@ fn pipes(ends: Ends) -> Result<(Pipes, ExecStdio), Fault> {
     if ends.stdin {
         let (reader, writer) = io::pipe().map_err(|e| io_fault("pipe", &e))?;
         widen(&reader);
+        theirs.input = Some(writer.try_clone().map_err(|e| io_fault("pipe", &e))?.into());
         (ours.stdin, theirs.stdin) = (Some(sender(writer.into())?), Some(reader.into()));
     }
     if ends.stdout {

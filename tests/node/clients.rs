@@ -169,6 +169,29 @@ fn a_client_that_goes_in_the_middle_of_its_input_does_not_end_it() {
 }
 
 #[test]
+fn a_daemon_that_is_killed_is_no_end_of_an_input() {
+    let mut node = Node::with_busybox();
+    let (_, id) = running(&node);
+    for round in 0..5 {
+        // Without a process of its own in between: the shim kills what it finds soon after.
+        let script = format!("echo begun; read line; : > /whole{round}");
+        let (mut spdy, [_, stdin, stdout, _]) = exec(&node, &id, &script);
+        spdy.data(stdin, false, b"half");
+        assert_eq!(spdy.said_on(stdout, "begun"), "begun\n");
+        node.kill_daemon();
+        eventually("it is gone", || machine::processes(&id).count() <= 2);
+        node.serve();
+        // The same with an end goes on to its own.
+        let (mut spdy, [_, stdin, stdout, _]) = exec(&node, &id, "cat; echo ended");
+        spdy.data(stdin, true, b"whole ");
+        assert_eq!(spdy.said_on(stdout, "ended"), "whole ended\n");
+    }
+    let listed = node.refused(&["exec", "-s", &id, "sh", "-c", "ls /whole*"]);
+    assert!(listed.contains("No such file"), "{listed}");
+    node.end_clean();
+}
+
+#[test]
 fn a_client_that_takes_nothing_any_more_is_not_kept() {
     let mut node = Node::with_busybox();
     node.configure("[stream]\nidle_timeout = \"1s\"\n");

@@ -96,6 +96,8 @@ pub(crate) struct Exec {
     pub(crate) request: Ticket,
     pub(crate) pid: Option<Pid>,
     pub(crate) cgroup: Option<OwnedFd>,
+    /// A writing end of its stdin, which has no end without us.
+    pub(crate) input: Option<OwnedFd>,
     pub(crate) deadline: Option<Instant>,
     pub(crate) tied: bool,
     pub(crate) timed_out: bool,

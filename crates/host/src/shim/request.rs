@@ -86,6 +86,8 @@ pub struct ExecStdio {
     pub stdout: Option<OwnedFd>,
     /// And complains to.
     pub stderr: Option<OwnedFd>,
+    /// A writing end of what it reads, which the shim holds until it is told that the input has ended.
+    pub input: Option<OwnedFd>,
 }
 
 /// A client's ends, for the shim to write to.
@@ -187,7 +189,9 @@ impl Client {
         request.stdout = stdio.stdout.is_some();
         request.stderr = stdio.stderr.is_some();
         request.no_cgroup_fd = cgroup.is_none();
-        let fds = [stdio.stdin, stdio.stdout, stdio.stderr, cgroup].into_iter().flatten().collect();
+        request.hold_input = stdio.input.is_some();
+        let fds = [stdio.stdin, stdio.stdout, stdio.stderr, cgroup, stdio.input];
+        let fds = fds.into_iter().flatten().collect();
         match self.ask(Body::Exec(request), fds).await? {
             (Body::ExecStarted(started), mut fds) => Ok((started.pid, fds.pop())),
             _ => Err(RequestError::Unexpected),
@@ -198,6 +202,12 @@ impl Client {
     pub async fn kill_exec(&self, exec: &ExecId) -> Result<(), RequestError> {
         let request = v1::KillExec { exec_id: exec.to_string() };
         self.do_it(Body::KillExec(request), Vec::new()).await
+    }
+
+    /// Closes the end of an exec's input that the shim holds.
+    pub async fn end_input(&self, exec: &ExecId) -> Result<(), RequestError> {
+        let request = v1::EndInput { exec_id: exec.to_string() };
+        self.do_it(Body::EndInput(request), Vec::new()).await
     }
 
     /// Closes a container's log and opens its path again.

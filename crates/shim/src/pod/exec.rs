@@ -39,7 +39,8 @@ impl Pod {
         let mut fds = fds.into_iter();
         let stdio = [request.stdin, request.stdout, request.stderr]
             .map(|given| if given && !request.tty { fds.next() } else { None });
-        let cgroup = fds.next().filter(|_| !request.no_cgroup_fd);
+        let cgroup = if request.no_cgroup_fd { None } else { fds.next() };
+        let input = if request.hold_input { fds.next() } else { None };
         let kept = cgroup.as_ref().map(raw::duplicate).transpose();
         let limit = Some(request.timeout_ms).filter(|&ms| ms > 0).map(Duration::from_millis);
         self.execs.push(Exec {
@@ -48,6 +49,7 @@ impl Pod {
             request: ticket,
             pid: None,
             cgroup: kept.at(STAGE, "duplicating the cgroup")?,
+            input,
             deadline: limit.and_then(|limit| Instant::now().checked_add(limit)),
             tied: request.tied,
             timed_out: false,
@@ -99,16 +101,19 @@ impl Pod {
     }
 
     pub(super) fn kill_exec(&mut self, id: &str) -> Result<(), Failure> {
-        let exec = self.execs.iter().find(|exec| exec.id == id);
-        let Some(exec) = exec else {
-            return Err(failure(Kind::NotFound, STAGE, "no such exec"));
-        };
+        let exec = self.execs.iter().find(|exec| exec.id == id).ok_or_else(no_exec)?;
         let number = exec.number;
         if exec.pid.is_none() {
             self.kill_launch(number, "the exec was killed");
         } else {
             self.kill_exec_tree(number);
         }
+        Ok(())
+    }
+
+    pub(super) fn end_input(&mut self, id: &str) -> Result<(), Failure> {
+        let exec = self.execs.iter_mut().find(|exec| exec.id == id).ok_or_else(no_exec)?;
+        exec.input = None;
         Ok(())
     }
 
@@ -145,4 +150,8 @@ impl Pod {
         self.execs.shrink_to_fit();
         Some(exec)
     }
+}
+
+fn no_exec() -> Failure {
+    failure(Kind::NotFound, STAGE, "no such exec")
 }

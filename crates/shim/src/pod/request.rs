@@ -48,6 +48,7 @@ impl Pod {
             Body::Signal(request) => self.signal(&request),
             Body::Exec(request) => self.start_exec(ticket, request, fds).map(|()| None),
             Body::KillExec(request) => self.kill_exec(&request.exec_id).and(DONE),
+            Body::EndInput(request) => self.end_input(&request.exec_id).and(DONE),
             Body::ReopenLog(request) => {
                 self.reopen_log(ticket, &request.container_id).map(|()| None)
             }
