@@ -141,10 +141,33 @@ fn word(number: usize) -> [u8; 4] {
 
 /// An exec whose streams are all there: error, stdin, stdout and stderr.
 fn exec(node: &Node, id: &str, script: &str) -> (Spdy, [u32; 4]) {
-    let mut client = Spdy::connect(&exec_url(node, id, script), "v4.channel.k8s.io");
+    exec_by(node, id, script, "v4.channel.k8s.io")
+}
+
+fn exec_by(node: &Node, id: &str, script: &str, protocol: &str) -> (Spdy, [u32; 4]) {
+    let mut client = Spdy::connect(&exec_url(node, id, script), protocol);
     let streams =
         ["error", "stdin", "stdout", "stderr"].map(|kind| client.open(&[("streamtype", kind)]));
     (client, streams)
+}
+
+#[test]
+fn clients_of_every_version_over_spdy_are_served_and_told_the_code() {
+    let node = Node::with_busybox();
+    let (_, id) = running(&node);
+    let protocols = ["channel.k8s.io", "v2.channel.k8s.io", "v3.channel.k8s.io"];
+    for (protocol, verdict) in protocols
+        .map(|old| (old, "command terminated with non-zero exit code: exit status 3"))
+        .into_iter()
+        .chain([("v4.channel.k8s.io", r#"{"message":"3","reason":"ExitCode"}"#)])
+    {
+        let (mut client, [error, stdin, stdout, _]) = exec_by(&node, &id, "cat; exit 3", protocol);
+        client.data(stdin, true, b"said");
+        assert_eq!(client.said_on(stdout, "said"), "said", "{protocol}");
+        let told = client.said_on(error, verdict);
+        assert!(told.contains(verdict), "{protocol}: {told}");
+    }
+    node.end_clean();
 }
 
 #[test]
