@@ -27,6 +27,7 @@ impl Images for Node {
                 user: config.user.clone(),
                 working_dir: config.working_dir.clone(),
                 stop_signal: config.stop_signal.clone(),
+                volumes: config.volumes.clone(),
             },
             layers_dir: text(&layers.dir),
             layers: layers.names,

@@ -414,6 +414,7 @@ fn create_job(
         set_home: true,
         devices: devices.collect(),
         all_devices: order.built.all_devices,
+        directories: order.built.directories.clone(),
         image_volumes: image_volumes(order),
         poststart_ms: if runtime.is_empty() { poststart_ms } else { 0 },
         runtime,

@@ -35,7 +35,7 @@ pub(crate) fn attach(carrier: &mut Spec, sources: &[Ready<'_>]) -> Result<(), Fa
     let dir = path::place(ROOTFS)?;
     let mut work = Work {
         spaces: Spaces::of(carrier),
-        root: Root { dir: dir.as_fd(), later: Vec::new() },
+        root: Root { dir: dir.as_fd(), later: Vec::new(), owner: None },
         strange: false,
         attached: Vec::new(),
         left: Vec::new(),

@@ -29,7 +29,7 @@ use crate::trace::{self, Causes};
 use crate::user::{self, Resolved};
 use crate::volume::Volume;
 use crate::{attach, cgroups, device, kept, label, links, seccomp, source, terminal};
-use crate::{options, path, rootfs};
+use crate::{options, path, point, rootfs};
 
 const STAGE: &str = "spec";
 
@@ -57,7 +57,11 @@ pub(crate) fn create(job: &v1::CreateJob, start: Option<OwnedFd>) -> Result<Answ
     let filter = seccomp::filter_of(&spec, &job.seccomp_cache)?;
     let owner = if own.is_some() { CgroupOwner::Launch } else { CgroupOwner::Libcontainer };
     let (ground, mounts) = lay(job, rootfs, &spec, &sources, mapped, owner)?;
-    let user = user(job, &ground)?;
+    let root = path::place(&ground.rootfs())?;
+    rootfs::refuse_links(&root)?;
+    let owner_inside = mapped.map(|mapped| mapped.ids.root());
+    point::expected(root.as_fd(), &job.directories, spec.mounts().as_ref(), owner_inside)?;
+    let user = user::resolve(root.as_fd(), &job.user.clone().unwrap_or_default())?;
     device::own(&mut spec, job, (user.uid, user.gid));
     let process = settle(&mut spec, &user, job.set_home)?;
     if let Some(mapped) = mapped {
@@ -236,13 +240,6 @@ pub(crate) fn source(
         Some(volume) => Ok(Source { mount: Content::Image(volume), is_dir: true }),
         None => source::take(mount, &job.deny_missing, user),
     }
-}
-
-fn user(job: &v1::CreateJob, ground: &Ground) -> Result<Resolved, Failure> {
-    let root = path::place(&ground.rootfs())?;
-    rootfs::refuse_links(&root)?;
-    let root_user = v1::User::default();
-    user::resolve(root.as_fd(), job.user.as_ref().unwrap_or(&root_user))
 }
 
 /// Writes the numbers and the home directory into the specification's process.

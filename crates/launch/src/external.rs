@@ -35,7 +35,7 @@ use crate::idmap::UserNamespace;
 use crate::options::is_bind;
 use crate::source::Source;
 use crate::{cgroups, device, kept, label, raw, seccomp, terminal, user};
-use crate::{ground, path, rootfs};
+use crate::{ground, path, point, rootfs};
 
 const STAGE: &str = "runtime";
 const PATH: &str = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin";
@@ -71,6 +71,8 @@ pub(crate) fn create(job: &v1::CreateJob) -> Result<Answer, Failure> {
     hide_named_hierarchies()?;
     let root = path::place("rootfs")?;
     rootfs::refuse_links(&root)?;
+    let owner = mapped.map(|mapped| mapped.ids.root());
+    point::expected(root.as_fd(), &job.directories, spec.mounts().as_ref(), owner)?;
     let user = user::resolve(root.as_fd(), &job.user.clone().unwrap_or_default())?;
     device::own(&mut spec, job, (user.uid, user.gid));
     let process = settle(&mut spec, &user, job.set_home)?;

@@ -75,7 +75,8 @@ impl Ids {
         self.uids.first.saturating_add(inside)
     }
 
-    fn root(&self) -> (u32, u32) {
+    /// Root inside, as a user and group of the host.
+    pub(crate) fn root(&self) -> (u32, u32) {
         (self.uids.first, self.gids.first)
     }
 

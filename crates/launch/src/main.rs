@@ -12,7 +12,8 @@
 //! * [`external`]: creation and start by an OCI runtime of the host, for pods whose handler names one;
 //! * [`rootfs`], [`overlay`], [`source`], [`device`]: the mount namespace that a container is made in;
 //! * [`options`], [`path`]: what a mount asks for; places of the host;
-//! * [`attach`], [`point`], [`links`], [`late`]: its mounts, by us before libcontainer, by libcontainer, or by us after it;
+//! * [`attach`], [`point`], [`links`], [`late`]: its mounts, by us before libcontainer, by libcontainer, or by us after it; and
+//!   the directories that it expects;
 //! * [`peer`]: volumes from which mounts travel to the host;
 //! * [`hook`]: programs that a container's specification names; [`ground`]: where the staging root is for their sake;
 //! * [`cgroups`]: the container's own, where there are v1 hierarchies;
@@ -57,6 +58,8 @@
 //! * An image volume ([`volume`]) is an overlay that cannot be written to, `nosuid` and `nodev`: no stranger's file gives rights or is
 //!   a device. It may be executed: the enhancement that brought image volumes took `noexec` back, of the two peers one never had it
 //!   and the other's is lost on the way, and a client that wants it has `mount_options`.
+//! * What an image calls a volume is a directory of the container's own root, made when it is missing, as CRI-O has it. containerd
+//!   mounts a directory of the node there, which can be written to also where the root is read-only, and is counted nowhere.
 //! * `noexec`, `nosuid` and `nodev` of a volume hold for what is mounted below it too: who denies them for a volume does not think of
 //!   its submounts. What the host mounts there later, by propagation, comes as it is.
 //! * A Bidirectional volume in which others lie joins the host's mounts when the container has all of its own ([`peer`]): mounted earlier,

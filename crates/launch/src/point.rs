@@ -1,13 +1,17 @@
-//! Mount points in a container's root, found or made. What is mounted there by then may be a volume, in which others change
-//! links while we look: every path is resolved by the kernel below the root, and what is made is made by descriptor.
+//! Mount points in a container's root, found or made; and the directories that it expects there. What is mounted in it by then may
+//! be a volume, in which others change links while we look: every path is resolved by the kernel below the root, and what is made
+//! is made by descriptor.
 
-use std::ffi::CString;
+use std::ffi::{CString, OsStr};
 use std::fs;
 use std::io::{Error, ErrorKind};
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::path::{Path, PathBuf};
 
+use libcontainer::oci_spec::runtime::Mount;
+use nix::fcntl::AtFlags;
 use nix::sys::stat::{Mode, SFlag, mkdirat, mknodat};
+use nix::unistd::{Gid, Uid, fchownat};
 
 use crate::links::{self, Target};
 use crate::raw;
@@ -15,6 +19,7 @@ use crate::rootfs::ROOTFS;
 use process::failure::{At, Failure};
 
 const STAGE: &str = "mount";
+const ROOT_STAGE: &str = "rootfs";
 const LITERAL: u64 = raw::RESOLVE_IN_ROOT | raw::RESOLVE_NO_SYMLINKS;
 const FOLLOWED: u64 = raw::RESOLVE_IN_ROOT | raw::RESOLVE_NO_MAGICLINKS;
 
@@ -23,6 +28,21 @@ const FOLLOWED: u64 = raw::RESOLVE_IN_ROOT | raw::RESOLVE_NO_MAGICLINKS;
 pub(crate) struct Root<'a> {
     pub(crate) dir: BorrowedFd<'a>,
     pub(crate) later: Vec<PathBuf>,
+    /// Whose are the directories that are made, where that is not this process.
+    pub(crate) owner: Option<(u32, u32)>,
+}
+
+/// Makes what is missing of the directories that a container expects in its root: its working directory, what its image calls
+/// volumes. Before the root becomes read-only, and not where a mount will cover it.
+pub(crate) fn expected(
+    root: BorrowedFd<'_>,
+    directories: &[String],
+    mounts: Option<&Vec<Mount>>,
+    owner: Option<(u32, u32)>,
+) -> Result<(), Failure> {
+    let later = mounts.into_iter().flatten().map(|mount| mount.destination().clone()).collect();
+    let root = Root { dir: root, later, owner };
+    directories.iter().try_for_each(|path| root.expect(Path::new(path)))
 }
 
 impl Root<'_> {
@@ -33,6 +53,21 @@ impl Root<'_> {
             Err(e) if e.kind() == ErrorKind::NotFound => self.make(at, is_dir),
             Err(e) if e.raw_os_error() == Some(libc::ELOOP) => self.follow(at, is_dir),
             found => found.at(STAGE, opening),
+        }
+    }
+
+    /// A directory at a path that has no `.` and `..`, unless something is there.
+    fn expect(&self, at: &Path) -> Result<(), Failure> {
+        let target = links::target(at, self.dir)
+            .at(ROOT_STAGE, || format!("following the image's links at {}", at.display()))?;
+        let to = target.map_or_else(|| at.to_owned(), |target| target.to);
+        let covered = self.later.iter().any(|place| to.starts_with(place));
+        match self.open(&to, LITERAL) {
+            Err(e) if e.kind() == ErrorKind::NotFound && !covered => {
+                self.make(&to, true).map(drop).map_err(|e| Failure { stage: ROOT_STAGE, ..e })
+            }
+            // What is no directory is told by who needs one.
+            _ => Ok(()),
         }
     }
 
@@ -79,7 +114,7 @@ impl Root<'_> {
         let (Some(above), Some(name)) = (at.parent(), at.file_name()) else {
             return Err(Failure::invalid(STAGE, format!("{} is no mount point", at.display())));
         };
-        let doing = || format!("making the mount point {}", at.display());
+        let doing = || format!("making {}", at.display());
         let parent = match self.open(above, LITERAL) {
             Err(e) if e.kind() == ErrorKind::NotFound => self.make(above, true)?,
             found => found.at(STAGE, doing)?,
@@ -91,10 +126,17 @@ impl Root<'_> {
             mknodat(dir, name, SFlag::S_IFREG, Mode::from_bits_truncate(0o644), 0)
         };
         match made {
-            Ok(()) | Err(nix::errno::Errno::EEXIST) => {}
+            Ok(()) => self.give(&parent, name).at(STAGE, doing)?,
+            Err(nix::errno::Errno::EEXIST) => {}
             made => made.at(STAGE, doing)?,
         }
         self.open(at, LITERAL).at(STAGE, doing)
+    }
+
+    fn give(&self, parent: &OwnedFd, name: &OsStr) -> nix::Result<()> {
+        let Some((uid, gid)) = self.owner else { return Ok(()) };
+        let (uid, gid) = (Some(Uid::from_raw(uid)), Some(Gid::from_raw(gid)));
+        fchownat(Some(raw::shown(parent)), name, uid, gid, AtFlags::AT_SYMLINK_NOFOLLOW)
     }
 
     fn open(&self, path: &Path, resolve: u64) -> std::io::Result<OwnedFd> {

@@ -78,6 +78,7 @@ pub fn build(request: &Request<'_>) -> Result<Built, BuildError> {
         stop_signal: process::stop_signal(request)?,
         devices: devices(request),
         all_devices: request.container.security.privileged,
+        directories: process::directories(request)?,
         must_exist: injected::sources(request.injected),
         mount_label: selinux::mount(request)?,
         relabel: selinux::relabel(request),

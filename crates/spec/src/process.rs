@@ -116,6 +116,22 @@ fn cwd(request: &Request<'_>) -> Result<String, BuildError> {
     Ok(mounts::clean(&absolute))
 }
 
+/// The working directory, and what the image calls volumes.
+pub(crate) fn directories(request: &Request<'_>) -> Result<Vec<String>, BuildError> {
+    let mut all = vec![cwd(request)?];
+    for volume in &request.image.volumes {
+        if volume.contains('\0') {
+            return Err(BuildError::field(
+                "the image's volume",
+                format!("{volume:?} contains a NUL byte"),
+            ));
+        }
+        all.push(mounts::clean(volume));
+    }
+    all.retain(|path| path != "/");
+    Ok(all)
+}
+
 pub(crate) fn stop_signal(request: &Request<'_>) -> Result<i32, BuildError> {
     match (request.container.stop_signal, request.image.stop_signal.as_str()) {
         (Some(signal), _) => Ok(signal),

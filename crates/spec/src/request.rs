@@ -50,6 +50,8 @@ pub struct ImageConfig {
     pub working_dir: String,
     /// `SIGTERM`, `TERM`, `15`, `SIGRTMIN+3`; empty: none.
     pub stop_signal: String,
+    /// Directories that it wants to be kept apart: here they are part of the container's own root, and only made.
+    pub volumes: Vec<String>,
 }
 
 /// How the node's cgroups are laid out.
@@ -193,6 +195,8 @@ pub struct Built {
     pub devices: Vec<DeviceRequest>,
     /// Every device of the host (`CreateJob.all_devices`).
     pub all_devices: bool,
+    /// Directories that are made where they are missing (`CreateJob.directories`).
+    pub directories: Vec<String>,
     /// Sources of mounts that are not made when they are missing (`CreateJob.deny_missing`).
     pub must_exist: Vec<String>,
     /// The label of the container's root filesystem (`Rootfs.label`).

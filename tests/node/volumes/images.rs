@@ -43,6 +43,24 @@ fn an_image_is_a_volume_that_nobody_can_write_to() {
 }
 
 #[test]
+fn what_an_image_itself_calls_a_volume_is_a_directory_of_the_container() {
+    let node = Node::with_busybox();
+    let image = Forged::with_shell()
+        .says("Volumes", json!({"/data/db": {}, "/bin": {}}))
+        .says("WorkingDir", json!("/work/dir"))
+        .import(&node, "declares");
+    let script = "pwd; stat -c %u:%a /data/db; touch /data/db/x 2>/dev/null || echo refused";
+    for mut config in [json!({"linux": {"security_context": {}}}), user_namespace(&Value::Null)] {
+        let pod = node.run_pod(&config);
+        config["image"] = json!({"image": image});
+        config["linux"]["security_context"]["readonly_rootfs"] = json!(true);
+        let id = node.run(&pod, SLEEP, &config);
+        assert_eq!(says(&node, &id, script), "/work/dir\n0:755\nrefused");
+    }
+    node.end_clean();
+}
+
+#[test]
 fn a_privileged_container_cannot_write_to_it_either() {
     let node = Node::with_busybox();
     let privileged = json!({"linux": {"security_context": {"privileged": true}}});

@@ -2,13 +2,14 @@
 
 use std::fs;
 use std::os::fd::{AsRawFd, OwnedFd};
+use std::os::unix::fs::symlink;
 use std::path::Path;
 
 use nix::sched::{CloneFlags, unshare};
 use pod::config::{Namespaces, RunAs, SecurityProfile};
 use wire::inherited::{IPC_FD, NET_FD, UTS_FD};
 
-use crate::shim::Case;
+use crate::shim::{Case, put};
 
 #[test]
 fn a_container_runs_and_its_output_arrives() {
@@ -214,6 +215,28 @@ fn the_working_directory_is_made_inside() {
         Case::new("pwd; stat -c %a .").with(|c| c.container.working_dir = "/new/deep/dir".into());
     assert_eq!(case.run().out, "/new/deep/dir\n755\n");
     assert!(Path::new(&case.path("upper/new/deep/dir")).is_dir());
+}
+
+#[test]
+fn what_the_image_calls_volumes_is_there_and_so_is_the_directory_of_a_root_that_is_read_only() {
+    let script = "pwd; stat -c %a /data /real/deep; cat /etc/file; ls /proc/none; touch /data/new";
+    let case = Case::new(&format!("({script}) 2>&1")).with(|c| {
+        c.container.working_dir = "/work/dir".into();
+        c.container.security.readonly_rootfs = true;
+        c.image.volumes =
+            ["/data", "/link/deep", "/etc/file", "/etc/file/below", "/proc/none", "/../data", "/"]
+                .map(str::to_owned)
+                .into();
+        let upper = c.path("upper");
+        fs::create_dir_all(format!("{upper}/etc")).unwrap();
+        put(Path::new(&format!("{upper}/etc/file")), "of the image\n");
+        symlink("/real", format!("{upper}/link")).unwrap();
+    });
+    let out = case.run().out;
+    let (made, refused) = out.split_once("ls: ").expect(&out);
+    assert_eq!(made, "/work/dir\n755\n755\nof the image\n");
+    assert!(refused.contains("/proc/none") && refused.contains("Read-only file system"), "{out}");
+    assert!(!Path::new(&case.path("upper/proc/none")).exists(), "what a mount covers");
 }
 
 #[test]

@@ -86,6 +86,16 @@ fn root_inside_is_nobody_on_the_node_and_owns_its_own_files() {
 }
 
 #[test]
+fn directories_that_are_made_for_it_are_its_roots() {
+    let case = mapped("stat -c %u:%g /data /data/deep /work; touch /data/deep/new && echo made");
+    let case = case.with(|c| {
+        c.container.working_dir = "/work".into();
+        c.image.volumes = vec!["/data/deep".into()];
+    });
+    assert_eq!(case.run().out, "0:0\n0:0\n0:0\nmade\n");
+}
+
+#[test]
 fn all_its_namespaces_belong_to_its_user_namespace() {
     let case = mapped("echo up; sleep 100");
     let want = fs::metadata(format!("/proc/self/fd/{}", case.namespaces[0].0.as_raw_fd()));

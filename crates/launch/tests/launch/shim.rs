@@ -249,6 +249,7 @@ impl Case {
             set_home: true,
             devices: built.devices.iter().map(device).collect(),
             all_devices: built.all_devices,
+            directories: built.directories,
             image_volumes: self.image_volumes.clone(),
             runtime: String::new(),
             poststart_ms: 0,

@@ -84,6 +84,19 @@ fn the_working_directory_is_the_clients_then_the_images_then_the_root() {
 }
 
 #[test]
+fn the_working_directory_and_the_images_volumes_are_to_be_made() {
+    let volumes = |all: &[&str]| all.iter().map(|path| (*path).to_owned()).collect::<Vec<_>>();
+    assert!(Case::with(|_| {}).directories.is_empty());
+    let built = Case::with(|c| {
+        c.container.working_dir = "/w".into();
+        c.image.volumes = volumes(&["/../../a/./b/", "c", "/"]);
+    });
+    assert_eq!(built.directories, ["/w", "/a/b", "/c"]);
+    let error = Case::refused(|c| c.image.volumes = volumes(&["/a\0"]));
+    assert!(error.to_string().contains("the image's volume"), "{error}");
+}
+
+#[test]
 fn the_stop_signal_is_the_clients_then_the_images_then_term() {
     assert_eq!(Case::with(|_| {}).stop_signal, 15);
     assert_eq!(Case::with(|c| c.image.stop_signal = "SIGQUIT".into()).stop_signal, 3);
