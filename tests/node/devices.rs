@@ -93,15 +93,18 @@ fn a_node_that_nobody_may_use_and_one_that_is_no_device_are_there() {
 #[test]
 fn a_device_belongs_to_the_containers_user_where_the_node_says_so() {
     let mut node = Node::with_busybox();
+    let device =
+        |at: &str| json!({"host_path": "/dev/null", "container_path": at, "permissions": "rw"});
     let user = json!({
-        "devices": [{"host_path": "/dev/null", "container_path": "/dev/mine", "permissions": "rw"}],
+        // The second is where a volume may be that is a block device.
+        "devices": [device("/dev/mine"), device("/disks/mine")],
         "linux": {"security_context": {"run_as_user": {"value": 7}, "run_as_group": {"value": 8}}},
     });
-    let script = "stat -c '%u %g' /dev/mine; while :; do sleep 0.1; done";
+    let script = "echo $(stat -c '%u %g' /dev/mine /disks/mine); while :; do sleep 0.1; done";
     let pod = node.run_pod(&Value::Null);
-    node.logs_show(&node.run(&pod, script, &user), "0 0");
+    node.logs_show(&node.run(&pod, script, &user), "0 0 0 0");
     node.configure("[runtime]\ndevice_ownership_from_security_context = true\n");
-    node.logs_show(&node.run(&pod, script, &user), "7 8");
+    node.logs_show(&node.run(&pod, script, &user), "7 8 7 8");
     node.end_clean();
 }
 

@@ -99,13 +99,17 @@ fn volumes_are_mounted_with_their_access_and_devices_come_in_under_other_names()
             {"container_path": "/ro", "host_path": dir, "readonly": true},
             {"container_path": "/deep/er/file", "host_path": dir.join("file"), "readonly": true},
         ],
-        "devices": [{"container_path": "/dev/mine", "host_path": "/dev/kmsg", "permissions": "w"}],
+        "devices": [
+            {"container_path": "/dev/mine", "host_path": "/dev/kmsg", "permissions": "w"},
+            {"container_path": "/rw/disk", "host_path": "/dev/kmsg", "permissions": "w"},
+        ],
     });
     let id = node.run(&pod, WAITS, &request);
     let script = "cat /deep/er/file; echo; touch /rw/made; touch /ro/no 2>/dev/null || echo kept;
-        echo x > /dev/mine && echo written; (head -c 1 /dev/mine) 2>/dev/null || echo denied";
+        for at in /dev/mine /rw/disk; do \
+        echo x > $at && echo written; (head -c 1 $at) 2>/dev/null || echo denied; done";
     let told = words(&node.crictl(&["exec", "-s", &id, "sh", "-c", script]));
-    assert_eq!(told, "content kept written denied");
+    assert_eq!(told, "content kept written denied written denied");
     assert!(dir.join("made").exists());
     node.end_clean();
 }

@@ -23,6 +23,7 @@ use crate::ground::Ground;
 use crate::hook::{self, AtStart};
 use crate::idmap::{Ids, UserNamespace};
 use crate::late::Late;
+use crate::node::Elsewhere;
 use crate::peer::Peer;
 use crate::source::{Content, Source};
 use crate::trace::{self, Causes};
@@ -46,9 +47,9 @@ pub(crate) fn create(job: &v1::CreateJob, start: Option<OwnedFd>) -> Result<Answ
     }
     let user_namespace = UserNamespace::of(&spec)?;
     let mapped = user_namespace.as_ref();
-    let Taken { staged: sources, late, peers } = sources(&spec, job, mapped)?;
+    let mut elsewhere = device::add(&mut spec, job)?;
+    let Taken { staged: sources, late, peers } = sources(&spec, &elsewhere, job, mapped)?;
     label::prepare(&spec, &job.relabel)?;
-    device::add(&mut spec, job)?;
     let resources = spec.linux().as_ref().and_then(|l| l.resources().as_ref());
     let limits = match (&own, resources) {
         (Some(own), Some(resources)) => own.limit(resources)?,
@@ -62,7 +63,8 @@ pub(crate) fn create(job: &v1::CreateJob, start: Option<OwnedFd>) -> Result<Answ
     let owner_inside = mapped.map(|mapped| mapped.ids.root());
     point::expected(root.as_fd(), &job.directories, spec.mounts().as_ref(), owner_inside)?;
     let user = user::resolve(root.as_fd(), &job.user.clone().unwrap_or_default())?;
-    device::own(&mut spec, job, (user.uid, user.gid));
+    device::own(&mut spec, &mut elsewhere, job, (user.uid, user.gid));
+    elsewhere.own(&ground.nodes())?;
     let process = settle(&mut spec, &user, job.set_home)?;
     if let Some(mapped) = mapped {
         mapped.ids.check(user.uid, user.gid, &user.groups)?;
@@ -96,7 +98,7 @@ pub(crate) fn create(job: &v1::CreateJob, start: Option<OwnedFd>) -> Result<Answ
 
 /// Who makes the mounts of a container.
 enum Mounts {
-    /// Launch, those that it can. With the image volumes among their sources.
+    /// Launch, those that it can. With those of their sources that were made.
     Ours(Vec<Option<OwnedFd>>),
     /// Libcontainer.
     Theirs(Vec<Option<OwnedFd>>),
@@ -118,8 +120,8 @@ fn lay(
     }
     let parts = rootfs::Parts::take(&job.bundle, owner)?;
     let ours = mapped.is_none() && !parts.shows_mounts();
-    let images = parts.pivot(&job.bundle, rootfs, sources, mapped)?;
-    Ok((Ground::root(), if ours { Mounts::Ours(images) } else { Mounts::Theirs(images) }))
+    let made = parts.pivot(&job.bundle, rootfs, sources, mapped)?;
+    Ok((Ground::root(), if ours { Mounts::Ours(made) } else { Mounts::Theirs(made) }))
 }
 
 /// The one that is kept, which exec and hooks read, and the one that libcontainer gets.
@@ -139,8 +141,8 @@ fn write_specs(
         ground.bind_devices(&mut carrier)?;
     }
     match mounts {
-        Mounts::Ours(images) => attach::attach(&mut carrier, &rootfs::ready(sources, &images))?,
-        Mounts::Theirs(images) => attach::leave(&mut carrier, &rootfs::ready(sources, &images))?,
+        Mounts::Ours(made) => attach::attach(&mut carrier, &rootfs::ready(sources, &made))?,
+        Mounts::Theirs(made) => attach::leave(&mut carrier, &rootfs::ready(sources, &made))?,
         Mounts::Staged => links::follow(&mut carrier, path::place(&ground.rootfs())?)?,
     }
     hook::carry(spec, &mut carrier, ground)?;
@@ -211,13 +213,14 @@ struct Taken {
 
 fn sources(
     spec: &Spec,
+    elsewhere: &Elsewhere,
     job: &v1::CreateJob,
     user: Option<&UserNamespace>,
 ) -> Result<Taken, Failure> {
     let all = spec.mounts().clone().unwrap_or_default();
     let Taken { mut staged, mut late, mut peers } = Taken::default();
-    for mount in all.iter().filter(|m| options::is_bind(m)) {
-        let source = source(mount, job, user)?;
+    for (index, mount) in all.iter().enumerate().filter(|(_, m)| options::is_bind(m)) {
+        let source = source((index, mount), elsewhere, job, user)?;
         if let Content::Host(clone) = &source.mount {
             peers.extend(Peer::part(mount, clone.as_fd(), &all)?);
         }
@@ -230,12 +233,16 @@ fn sources(
     Ok(Taken { staged, late, peers })
 }
 
-/// The source of one bind mount.
+/// The source of one bind mount of the specification, by its place among all mounts.
 pub(crate) fn source(
-    mount: &Mount,
+    (index, mount): (usize, &Mount),
+    elsewhere: &Elsewhere,
     job: &v1::CreateJob,
     user: Option<&UserNamespace>,
 ) -> Result<Source, Failure> {
+    if let Some(device) = elsewhere.part(index)? {
+        return Ok(Source { mount: Content::Device(device), is_dir: false });
+    }
     match Volume::of(mount, &job.image_volumes) {
         Some(volume) => Ok(Source { mount: Content::Image(volume), is_dir: true }),
         None => source::take(mount, &job.deny_missing, user),

@@ -12,6 +12,7 @@ use libcontainer::oci_spec::runtime::{
 };
 use wire::v1;
 
+use crate::node::Elsewhere;
 use crate::options::is_bind;
 use process::failure::{At, Failure, Kind};
 
@@ -23,9 +24,9 @@ const DEEPEST: usize = 8;
 /// Of a node that is described without one.
 const USUAL_MODE: u32 = 0o660;
 
-/// Adds the devices that a job asks for to a specification. Where a volume covers /dev there is no place for nodes, and what may be
-/// done with the devices counts for those that are in the volume.
-pub(crate) fn add(spec: &mut Spec, job: &v1::CreateJob) -> Result<(), Failure> {
+/// Adds the devices that a job asks for to a specification, those whose places are not below /dev as mounts. Where a volume covers
+/// /dev there is no place for nodes in it, and what may be done with the devices counts for those that are in the volume.
+pub(crate) fn add(spec: &mut Spec, job: &v1::CreateJob) -> Result<Elsewhere, Failure> {
     let mut found = Vec::new();
     if job.all_devices {
         all(&mut found)?;
@@ -34,20 +35,26 @@ pub(crate) fn add(spec: &mut Spec, job: &v1::CreateJob) -> Result<(), Failure> {
         found.extend(asked(device)?);
     }
     let (nodes, rules): (Vec<_>, Vec<_>) = found.into_iter().unzip();
-    let nodes = if covers_dev(spec) { Vec::new() } else { last_of_each(nodes) };
-    // An outside runtime may know other places.
-    if let Some(strange) = nodes.iter().find(|node| job.runtime.is_empty() && !is_place(node)) {
-        let message = format!("{} is no path below /dev", strange.path().display());
+    let nodes = last_of_each(nodes);
+    if let Some(strange) = nodes.iter().find(|node| !is_place(node)) {
+        let message = format!("{} is no place for a device", strange.path().display());
         return Err(Failure::invalid(STAGE, message));
     }
-    let Some(linux) = spec.linux_mut() else { return Ok(()) };
+    let (mut nodes, elsewhere): (Vec<_>, Vec<_>) =
+        nodes.into_iter().partition(|node| node.path().starts_with("/dev"));
+    if covers_dev(spec) {
+        nodes.clear();
+    }
+    let elsewhere = Elsewhere::add(elsewhere, spec.mounts_mut().get_or_insert_default())
+        .at(STAGE, || "describing devices".into())?;
+    let Some(linux) = spec.linux_mut() else { return Ok(elsewhere) };
     if !nodes.is_empty() {
         linux.devices_mut().get_or_insert_default().extend(nodes);
     }
     if let Some(resources) = linux.resources_mut() {
         resources.devices_mut().get_or_insert_default().extend(rules.into_iter().flatten());
     }
-    Ok(())
+    Ok(elsewhere)
 }
 
 /// One entry of a job: a device, or those of a directory.
@@ -82,7 +89,7 @@ fn last_of_each(nodes: Vec<LinuxDevice>) -> Vec<LinuxDevice> {
 }
 
 fn is_place(node: &LinuxDevice) -> bool {
-    let below = node.path().strip_prefix("/dev");
+    let below = node.path().strip_prefix("/");
     below.is_ok_and(|below| below.components().all(|part| matches!(part, Component::Normal(_))))
 }
 
@@ -93,12 +100,18 @@ fn covers_dev(spec: &Spec) -> bool {
 }
 
 /// Gives the nodes that a job describes to whom it says, else to the container's user.
-pub(crate) fn own(spec: &mut Spec, job: &v1::CreateJob, (uid, gid): (u32, u32)) {
+pub(crate) fn own(
+    spec: &mut Spec,
+    elsewhere: &mut Elsewhere,
+    job: &v1::CreateJob,
+    (uid, gid): (u32, u32),
+) {
     let Some(linux) = spec.linux_mut() else { return };
     let mut nodes = linux.devices().clone().unwrap_or_default();
     for (device, own) in job.devices.iter().filter_map(|d| Some((d, d.own.as_ref()?))) {
         let inside = Path::new(&device.container_path);
-        for node in nodes.iter_mut().filter(|node| node.path().starts_with(inside)) {
+        let all = nodes.iter_mut().chain(&mut elsewhere.devices);
+        for node in all.filter(|node| node.path().starts_with(inside)) {
             // Root needs no node of its own.
             if let Some(uid) = own.uid.or_else(|| (uid != 0).then_some(uid)) {
                 node.set_uid(Some(uid));

@@ -32,6 +32,7 @@ use wire::v1;
 
 use crate::create::{settle, source, write};
 use crate::idmap::UserNamespace;
+use crate::node::NODES;
 use crate::options::is_bind;
 use crate::source::Source;
 use crate::{cgroups, device, kept, label, raw, seccomp, terminal, user};
@@ -59,10 +60,11 @@ pub(crate) fn create(job: &v1::CreateJob) -> Result<Answer, Failure> {
     rootfs::separate()?;
     let user_namespace = UserNamespace::of(&spec)?;
     let mapped = user_namespace.as_ref();
-    let binds = spec.mounts().iter().flatten().filter(|mount| is_bind(mount));
-    let sources = binds.map(|mount| source(mount, job, mapped)).collect::<Result<Vec<_>, _>>()?;
+    let mut elsewhere = device::add(&mut spec, job)?;
+    let binds = spec.mounts().iter().flatten().enumerate().filter(|(_, mount)| is_bind(mount));
+    let sources =
+        binds.map(|bind| source(bind, &elsewhere, job, mapped)).collect::<Result<Vec<_>, _>>()?;
     label::prepare(&spec, &job.relabel)?;
-    device::add(&mut spec, job)?;
     // A profile that only the runtime can read is nothing for this container's creation.
     let filter = seccomp::filter_of(&spec, &job.seccomp_cache);
     let places = stage(job, &sources, mapped)?;
@@ -74,7 +76,8 @@ pub(crate) fn create(job: &v1::CreateJob) -> Result<Answer, Failure> {
     let owner = mapped.map(|mapped| mapped.ids.root());
     point::expected(root.as_fd(), &job.directories, spec.mounts().as_ref(), owner)?;
     let user = user::resolve(root.as_fd(), &job.user.clone().unwrap_or_default())?;
-    device::own(&mut spec, job, (user.uid, user.gid));
+    device::own(&mut spec, &mut elsewhere, job, (user.uid, user.gid));
+    elsewhere.own(&NODES.to_string_lossy())?;
     let process = settle(&mut spec, &user, job.set_home)?;
     if let Some(mapped) = mapped {
         mapped.ids.check(user.uid, user.gid, &user.groups)?;

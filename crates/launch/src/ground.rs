@@ -9,6 +9,7 @@ use nix::mount::{MsFlags, mount};
 
 use crate::device::bind;
 use crate::idmap::USUAL;
+use crate::node::NODES;
 use crate::path;
 use crate::rootfs::{self, BUNDLE, CARRIER, ROOTFS};
 use crate::terminal;
@@ -50,6 +51,11 @@ impl Ground {
 
     pub(crate) fn rootfs(&self) -> String {
         self.part(ROOTFS)
+    }
+
+    /// The devices whose places are not below /dev.
+    pub(crate) fn nodes(&self) -> String {
+        self.part(&format!("/{}", NODES.to_string_lossy()))
     }
 
     pub(crate) fn carrier(&self) -> String {

@@ -4,19 +4,17 @@
 //! A mount can be mapped only while it is attached nowhere, so volumes and layers are mapped on their clones. An overlay takes
 //! mapped layers but cannot be mapped itself, on any kernel: its upper directory belongs to the mapped root instead.
 
-use std::ffi::CString;
 use std::fs;
 use std::io::ErrorKind;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
-use std::os::unix::ffi::OsStrExt;
-use std::os::unix::fs::PermissionsExt;
-use std::path::{Component, Path};
+use std::path::Path;
 
-use libcontainer::oci_spec::runtime::{LinuxDeviceType, LinuxIdMapping, LinuxNamespaceType, Spec};
-use nix::sys::stat::{Mode, SFlag, mkdirat, mknodat};
+use libcontainer::oci_spec::runtime::{LinuxIdMapping, LinuxNamespaceType, Spec};
+use nix::sys::stat::SFlag;
 use wire::inherited::USER_FD;
 use wire::v1;
 
+use crate::node::Node;
 use crate::path;
 use crate::raw::{self, MountAttr};
 use process::failure::{At, Failure, Kind};
@@ -173,72 +171,19 @@ impl UserNamespace {
         let linux = spec.linux().as_ref();
         let asked = linux.and_then(|l| l.devices().clone()).unwrap_or_default();
         for device in &asked {
-            let kind =
-                if device.typ() == LinuxDeviceType::B { SFlag::S_IFBLK } else { SFlag::S_IFCHR };
-            let number = u64::try_from(device.major()).ok().zip(u64::try_from(device.minor()).ok());
-            let owner = (device.uid().unwrap_or(0), device.gid().unwrap_or(0));
-            let node = Node { kind, mode: device.file_mode().unwrap_or(0o666), owner, number };
-            make(dev, device.path(), &node)?;
+            let below = device.path().strip_prefix("/dev").unwrap_or(device.path());
+            Node::of(device)?.make(dev, below)?;
         }
         for (name, major, minor) in USUAL {
             let path = Path::new("/dev").join(name);
             if asked.iter().all(|d| *d.path() != path) {
-                let (kind, number) = (SFlag::S_IFCHR, Some((major, minor)));
-                make(dev, &path, &Node { kind, mode: 0o666, owner: (uid, gid), number })?;
+                let (kind, number) = (SFlag::S_IFCHR, (major, minor));
+                let node = Node { kind, mode: 0o666, owner: (uid, gid), number };
+                node.make(dev, Path::new(name))?;
             }
         }
         Ok(())
     }
-}
-
-/// A device to be made.
-struct Node {
-    kind: SFlag,
-    mode: u32,
-    owner: (u32, u32),
-    number: Option<(u64, u64)>,
-}
-
-fn make(dev: BorrowedFd<'_>, path: &Path, node: &Node) -> Result<(), Failure> {
-    let doing = || format!("making the device {}", path.display());
-    let strange =
-        || Failure::invalid("device", format!("{} is no path below /dev", path.display()));
-    let below = path.strip_prefix("/dev").map_err(|_| strange())?;
-    if below.components().any(|part| !matches!(part, Component::Normal(_))) {
-        return Err(strange());
-    }
-    let (Some(above), Some(name)) = (below.parent(), below.file_name()) else {
-        return Err(strange());
-    };
-    let parent = make_above(dev, above).at("device", doing)?;
-    let (major, minor) = node.number.ok_or_else(strange)?;
-    let bits = Mode::from_bits_truncate(node.mode);
-    let number = nix::sys::stat::makedev(major, minor);
-    match mknodat(Some(raw::shown(&parent)), name, node.kind, bits, number) {
-        // Named twice: the first counts.
-        Err(nix::errno::Errno::EEXIST) => return Ok(()),
-        made => made.at("device", doing)?,
-    }
-    let at = Path::new("/proc/self/fd").join(raw::shown(&parent).to_string()).join(name);
-    std::os::unix::fs::chown(&at, Some(node.owner.0), Some(node.owner.1)).at("device", doing)?;
-    // The umask took bits away.
-    fs::set_permissions(&at, fs::Permissions::from_mode(node.mode)).at("device", doing)
-}
-
-/// The directory below another, made with those above it.
-fn make_above(dev: BorrowedFd<'_>, below: &Path) -> std::io::Result<OwnedFd> {
-    let mut parent = dev.try_clone_to_owned()?;
-    for part in below.components() {
-        let name = CString::new(part.as_os_str().as_bytes()).map_err(std::io::Error::other)?;
-        let bits = Mode::from_bits_truncate(0o755);
-        match mkdirat(Some(raw::shown(&parent)), name.as_c_str(), bits) {
-            Ok(()) | Err(nix::errno::Errno::EEXIST) => {}
-            Err(error) => return Err(error.into()),
-        }
-        let flags = libc::O_PATH | libc::O_NOFOLLOW | libc::O_DIRECTORY;
-        parent = raw::open_below(parent.as_fd(), &name, flags, raw::RESOLVE_IN_ROOT)?;
-    }
-    Ok(parent)
 }
 
 /// Which of the mounts at and below a path takes no mapped ids.

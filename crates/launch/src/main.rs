@@ -17,7 +17,7 @@
 //! * [`peer`]: volumes from which mounts travel to the host;
 //! * [`hook`]: programs that a container's specification names; [`ground`]: where the staging root is for their sake;
 //! * [`cgroups`]: the container's own, where there are v1 hierarchies;
-//! * [`volume`]: images as volumes; [`idmap`]: what a user namespace adds to it;
+//! * [`volume`]: images as volumes; [`node`]: devices that are not below /dev; [`idmap`]: what a user namespace adds to it;
 //! * [`user`]: what only the image's files can tell;
 //! * [`carrier`], [`executor`], [`trace`]: living with libcontainer;
 //! * [`seccomp`], [`label`], [`terminal`]: its filter, its files' labels, its terminal; [`raw`]: system calls.
@@ -104,6 +104,7 @@ mod kept;
 mod label;
 mod late;
 mod links;
+mod node;
 mod options;
 mod overlay;
 mod path;

@@ -8,6 +8,7 @@
 //! /l /dev   for a user namespace: mapped layers, devices to bind
 //! /q        what libcontainer takes for the container's cgroup, where that is ours
 //! /v/N /e   overlays of image volumes, cloned into the container, and what one layer lies on
+//! /n/N      devices whose places are not below /dev, cloned likewise
 //! ```
 //!
 //! Everything is a detached mount until this process's mount namespace has been cut off from the host's, then it is
@@ -27,6 +28,7 @@ use wire::v1;
 
 use crate::cgroups::{self, CgroupOwner};
 use crate::idmap::UserNamespace;
+use crate::node::NODES;
 use crate::overlay::{context, overlay};
 use crate::path::{c_path, make_dirs, place, private_clone};
 use crate::raw;
@@ -43,8 +45,10 @@ pub(crate) const BUNDLE: &str = "/b";
 pub(crate) const CARRIER: &str = "/carrier";
 /// Where the layers are, with mapped ids, when there is a user namespace.
 const LAYERS: &CStr = c"l";
-const DIRECTORIES: [&CStr; 11] =
-    [c"rootfs", c"s", c"proc", c"sys", c"b", c"carrier", c"dev", c"q", LAYERS, OVERLAYS, EMPTY];
+const DIRECTORIES: [&CStr; 12] = [
+    c"rootfs", c"s", c"proc", c"sys", c"b", c"carrier", c"dev", c"q", LAYERS, OVERLAYS, EMPTY,
+    NODES,
+];
 /// Where a hybrid node has the unified hierarchy.
 const UNIFIED: &str = "/sys/fs/cgroup/unified";
 
@@ -96,8 +100,8 @@ impl Parts {
         matches!(self.cgroup, Cgroup::Empty(_))
     }
 
-    /// Makes the staging root out of everything and goes there. Afterwards no path of the host can be reached. Gives the image
-    /// volumes among the sources.
+    /// Makes the staging root out of everything and goes there. Afterwards no path of the host can be reached. Gives those
+    /// of the sources that were made.
     pub(crate) fn pivot(
         self,
         bundle: &str,
@@ -105,7 +109,7 @@ impl Parts {
         sources: &[Source],
         user: Option<&UserNamespace>,
     ) -> Result<Vec<Option<OwnedFd>>, Failure> {
-        let (_root, images) = build(bundle, rootfs, sources, user)?;
+        let (_root, made) = build(bundle, rootfs, sources, user)?;
         let parts = [(&self.bundle, "b"), (&self.proc, "proc"), (&self.sys, "sys")];
         let cgroup = match &self.cgroup {
             Cgroup::Whole => None,
@@ -121,7 +125,7 @@ impl Parts {
         if matches!(self.cgroup, Cgroup::Unified(_)) {
             cgroups::blind()?;
         }
-        Ok(images)
+        Ok(made)
     }
 }
 
@@ -140,14 +144,14 @@ pub(crate) fn stage(
     sources: &[Source],
     user: Option<&UserNamespace>,
 ) -> Result<OwnedFd, Failure> {
-    let (root, images) = build(over, rootfs, sources, user)?;
-    for (index, source) in ready(sources, &images).into_iter().enumerate() {
+    let (root, made) = build(over, rootfs, sources, user)?;
+    for (index, source) in ready(sources, &made).into_iter().enumerate() {
         attach_source(index, source)?;
     }
     Ok(root)
 }
 
-/// The staging root without the sources, and the image volumes among them.
+/// The staging root without the sources, and those of them that are made here.
 fn build(
     over: &str,
     rootfs: &v1::Rootfs,
@@ -164,21 +168,21 @@ fn build(
     let over = place(over)?;
     raw::attach(root.as_fd(), over.as_fd()).at(STAGE, || "attaching the staging root".into())?;
     mount_overlay(rootfs, &root, user)?;
-    let images = images(sources, &root, &rootfs.label)?;
+    let made = make(sources, &root, &rootfs.label)?;
     fchdir(raw::shown(&root)).at(STAGE, || "entering the staging root".into())?;
-    Ok((root, images))
+    Ok((root, made))
 }
 
-/// Sources with the image volumes that were made for them.
-pub(crate) fn ready<'a>(sources: &'a [Source], images: &'a [Option<OwnedFd>]) -> Vec<Ready<'a>> {
-    let one = |(source, image): (&'a Source, &'a Option<OwnedFd>)| {
+/// Sources with what was made for them.
+pub(crate) fn ready<'a>(sources: &'a [Source], made: &'a [Option<OwnedFd>]) -> Vec<Ready<'a>> {
+    let one = |(source, made): (&'a Source, &'a Option<OwnedFd>)| {
         let mount = match &source.mount {
             Content::Host(mount) => mount,
-            Content::Image(_) => image.as_ref()?,
+            Content::Image(_) | Content::Device(_) => made.as_ref()?,
         };
         Some(Ready { mount: mount.as_fd(), is_dir: source.is_dir })
     };
-    sources.iter().zip(images).filter_map(one).collect()
+    sources.iter().zip(made).filter_map(one).collect()
 }
 
 /// The path of a staged bind source.
@@ -186,15 +190,12 @@ pub(crate) fn staged(index: usize) -> String {
     format!("/s/{index}")
 }
 
-/// The image volumes among the sources, in the directory of the layers.
-fn images(
-    sources: &[Source],
-    root: &OwnedFd,
-    label: &str,
-) -> Result<Vec<Option<OwnedFd>>, Failure> {
+/// The image volumes and devices among the sources. The current directory is that of the layers.
+fn make(sources: &[Source], root: &OwnedFd, label: &str) -> Result<Vec<Option<OwnedFd>>, Failure> {
     let one = |(index, source): (usize, &Source)| match &source.mount {
         Content::Host(_) => Ok(None),
         Content::Image(volume) => volume.make(index, root, label).map(Some),
+        Content::Device(device) => device.make(root).map(Some),
     };
     sources.iter().enumerate().map(one).collect()
 }

@@ -10,6 +10,7 @@ use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use libcontainer::oci_spec::runtime::Mount;
 
 use crate::idmap::UserNamespace;
+use crate::node::Part;
 use crate::options::{Propagation, attributes, options, propagation};
 use crate::path;
 use crate::raw::{self, MountAttr};
@@ -32,6 +33,8 @@ pub(crate) enum Content {
     Host(OwnedFd),
     /// An image, to be mounted when the layers are at hand.
     Image(Volume),
+    /// A device, to be made in the staging root.
+    Device(Part),
 }
 
 /// What is to be mounted in the container: attached nowhere yet, or only where it was made.

@@ -8,7 +8,7 @@ use std::process::Command;
 use std::time::{Duration, Instant};
 
 use nix::mount::{MsFlags, mount};
-use pod::config::{IdRange, Mount, NamespaceMode, Namespaces, RunAs, UserNamespace};
+use pod::config::{Device, IdRange, Mount, NamespaceMode, Namespaces, RunAs, UserNamespace};
 use wire::inherited::{IPC_FD, NET_FD, USER_FD, UTS_FD};
 use wire::v1::failure::Kind;
 
@@ -83,6 +83,20 @@ fn root_inside_is_nobody_on_the_node_and_owns_its_own_files() {
         assert_eq!((meta.uid(), meta.gid()), (UIDS, GIDS), "{file}");
     }
     made.end();
+}
+
+#[test]
+fn a_device_elsewhere_keeps_its_owner_of_the_node() {
+    let script = "stat -c %F,%u /disks/mine; echo x > /disks/mine && echo written; \
+        chmod 600 /disks/mine 2>/dev/null || echo refused";
+    let case = mapped(script).with(|c| {
+        c.container.devices = vec![Device {
+            container_path: "/disks/mine".into(),
+            host_path: "/dev/zero".into(),
+            permissions: "rwm".into(),
+        }];
+    });
+    assert_eq!(case.run().out, "character special file,65534\nwritten\nrefused\n");
 }
 
 #[test]

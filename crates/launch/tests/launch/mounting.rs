@@ -1,6 +1,7 @@
 //! Volumes: access, propagation, what is missing; covered paths; devices.
 
 use std::fs;
+use std::os::unix::fs::MetadataExt;
 use std::path::Path;
 
 use nix::mount::{MsFlags, mount};
@@ -264,12 +265,35 @@ fn a_device_may_be_used_by_the_node_that_a_volume_over_dev_has() {
 }
 
 #[test]
-fn a_device_has_its_place_below_dev() {
-    for at in ["/tmp/mine", "/dev/../tmp/mine", "/devices/mine"] {
+fn a_device_may_have_its_place_anywhere_and_the_hosts_node_stays_as_it_is() {
+    let before = fs::metadata("/dev/zero").unwrap();
+    let script = "stat -c %F,%t,%T,%a /disks/mine /v/mine; echo x > /disks/mine && echo written; \
+        { echo x > /v/mine; } 2>/dev/null || echo refused; \
+        chmod 600 /disks/mine && stat -c %a /disks/mine; echo /v/*";
+    let case = Case::new(script).with(|c| {
+        c.container.security.readonly_rootfs = true;
+        fs::create_dir(c.path("v")).unwrap();
+        c.container.mounts = vec![volume("/v", &c.path("v"))];
+        c.container.devices = vec![
+            Device { permissions: "rwm".into(), ..writable("/dev/zero", "/disks/mine") },
+            Device { permissions: "r".into(), ..writable("/dev/kmsg", "/v/mine") },
+        ];
+    });
+    let mode = fs::metadata("/dev/kmsg").unwrap().mode() & 0o777;
+    let kind = "character special file";
+    let want = format!("{kind},1,5,666\n{kind},1,b,{mode:o}\nwritten\nrefused\n600\n/v/mine\n");
+    assert_eq!(case.run().out, want);
+    let after = fs::metadata("/dev/zero").unwrap();
+    assert_eq!((after.mode(), after.uid()), (before.mode(), before.uid()));
+}
+
+#[test]
+fn a_device_has_a_place_without_steps_back() {
+    for at in ["/dev/../tmp/mine", "/../mine", "mine"] {
         let case =
             Case::new("true").with(|c| c.container.devices = vec![writable("/dev/zero", at)]);
         let failure = case.refused();
         assert_eq!((failure.stage.as_str(), failure.kind), ("device", 1), "{failure:?}");
-        assert!(failure.message.contains("below /dev"), "{failure:?}");
+        assert!(failure.message.contains("is no place for a device"), "{failure:?}");
     }
 }
