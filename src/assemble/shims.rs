@@ -36,6 +36,8 @@ const LAUNCH_WITHIN_MS: u32 = 60_000;
 const SOCKET: &str = "shim.sock";
 /// How a shim speaks of a launch that the kernel may have killed for want of memory.
 const KILLED: &str = "killed by signal 9";
+/// And libcontainer of a process of its own that ended without a word.
+const CHILD_KILLED: &str = "BrokenChannel";
 
 /// The programs beside this one, where no container can write to them.
 #[derive(Debug)]
@@ -449,7 +451,8 @@ fn own_node(own: spec::OwnNode) -> v1::OwnNode {
 /// by whom: what it does last counts as the container's memory.
 fn suspicion(fault: Fault, container: &Container) -> Fault {
     let limit = container.config.resources.memory_limit;
-    if limit > 0 && fault.message.ends_with(KILLED) {
+    let killed = fault.message.ends_with(KILLED) || fault.message.contains(CHILD_KILLED);
+    if limit > 0 && killed {
         let message = format!("{}; is memory_limit_in_bytes {limit} enough?", fault.message);
         return Fault::new(fault.kind, message);
     }

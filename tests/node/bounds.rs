@@ -1,5 +1,6 @@
 //! What containers use, and where they are held.
 
+use std::path::Path;
 use std::time::{Duration, Instant};
 
 use cri_proto::cri;
@@ -51,10 +52,19 @@ fn what_a_container_writes_is_in_its_writable_layer() {
 fn the_page_sizes_of_which_a_kubelet_speaks_keep_no_container_from_running() {
     let node = Node::with_busybox();
     let pod = node.run_pod(&Value::Null);
-    let zero = |size: &str| json!({"page_size": size, "limit": 0});
-    let limits = json!({"linux": {"resources": {"hugepage_limits": [zero("2MB"), zero("1GB")]}}});
+    let pages = |size: &str, limit: u64| json!({"page_size": size, "limit": limit});
+    let limits = [pages("2MB", 4 << 20), pages("1GB", 0), pages("3MB", 0)];
+    let limits = json!({"linux": {"resources": {"hugepage_limits": limits}}});
     let id = node.run(&pod, SLEEP, &limits);
     node.crictl(&["exec", "-s", &id, "true"]);
+    let unified = Path::new("/sys/fs/cgroup/cgroup.controllers");
+    if std::fs::read_to_string(unified).is_ok_and(|all| all.contains("hugetlb")) {
+        let pid = node.json(&["inspect", &id])["info"]["pid"].as_i64().expect("a pid");
+        let place = std::fs::read_to_string(format!("/proc/{pid}/cgroup")).expect("its cgroup");
+        let place = place.trim().strip_prefix("0::").expect("one hierarchy");
+        let limit = std::fs::read_to_string(format!("/sys/fs/cgroup{place}/hugetlb.2MB.max"));
+        assert_eq!(limit.expect("a limit"), "4194304\n");
+    }
     node.end_clean();
 }
 
@@ -162,7 +172,7 @@ fn a_change_of_one_limit_leaves_the_others_and_commands_get_it_too() {
 fn limits_that_the_kernel_does_not_take_are_the_clients_fault() {
     let node = Node::with_busybox();
     let pod = node.run_pod(&Value::Null);
-    let unified = std::path::Path::new("/sys/fs/cgroup/cgroup.controllers").exists();
+    let unified = Path::new("/sys/fs/cgroup/cgroup.controllers").exists();
     for resources in [json!({"cpuset_cpus": "4000"}), json!({"cpuset_mems": "4000"})] {
         let said = node.create_refused(&pod, &json!({"linux": {"resources": resources}}));
         assert!(said.contains("cpuset"), "{said}");

@@ -22,6 +22,7 @@ use process::failure::{At, Failure};
 
 const STAGE: &str = "cgroup";
 const POINT: &str = "/sys/fs/cgroup";
+const HUGEPAGES: &str = "hugetlb";
 
 /// What libcontainer is told of the container's cgroup when that is not its business: it joins the name to /sys/fs/cgroup.
 pub(crate) const BLIND: &str = "/../../../q";
@@ -52,6 +53,36 @@ struct Hierarchy {
     dir: PathBuf,
     /// Open, because no path leads there from the staging root.
     tasks: File,
+}
+
+/// Takes out the limits of hugepages that nothing counts for this container. A kubelet sends one for each page size of the node, and
+/// each container would fail for them.
+pub(crate) fn count_hugepages(spec: &mut Spec, own: Option<&Own>) {
+    let Some(linux) = spec.linux_mut() else { return };
+    let path = linux.cgroups_path().clone().unwrap_or_default();
+    let Some(resources) = linux.resources_mut() else { return };
+    let Some(mut limits) = resources.hugepage_limits().clone() else { return };
+    let unified = Path::new(POINT).join("cgroup.controllers").exists();
+    match own.and_then(|own| own.dir(HUGEPAGES)) {
+        Some(dir) => limits.retain(|limit| {
+            dir.join(format!("hugetlb.{}.limit_in_bytes", limit.page_size())).exists()
+        }),
+        None if unified => {
+            let above = path.parent().unwrap_or(&path);
+            let above = Path::new(POINT).join(above.strip_prefix("/").unwrap_or(above));
+            limits.retain(|limit| is_passed_on(&above, limit.page_size()));
+        }
+        // An outside runtime's own hierarchies.
+        None => {}
+    }
+    resources.set_hugepage_limits(Some(limits).filter(|limits| !limits.is_empty()));
+}
+
+/// Whether cgroups in this one can limit the pages of a size.
+fn is_passed_on(dir: &Path, size: &str) -> bool {
+    let enabled = fs::read_to_string(dir.join("cgroup.subtree_control")).unwrap_or_default();
+    let counted = dir.join(format!("hugetlb.{size}.max")).exists();
+    counted && enabled.split_whitespace().any(|controller| controller == HUGEPAGES)
 }
 
 // === impl Own ===

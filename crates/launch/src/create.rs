@@ -45,6 +45,7 @@ pub(crate) fn create(job: &v1::CreateJob, start: Option<OwnedFd>) -> Result<Answ
     if let Some(own) = &own {
         own.show(&mut spec)?;
     }
+    cgroups::count_hugepages(&mut spec, own.as_ref());
     let user_namespace = UserNamespace::of(&spec)?;
     let mapped = user_namespace.as_ref();
     let mut elsewhere = device::add(&mut spec, job)?;

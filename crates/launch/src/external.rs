@@ -58,6 +58,7 @@ pub(crate) fn create(job: &v1::CreateJob) -> Result<Answer, Failure> {
     let mut spec: Spec =
         serde_json::from_slice(&job.spec).at(STAGE, || "reading the specification".into())?;
     rootfs::separate()?;
+    cgroups::count_hugepages(&mut spec, None);
     let user_namespace = UserNamespace::of(&spec)?;
     let mapped = user_namespace.as_ref();
     let mut elsewhere = device::add(&mut spec, job)?;

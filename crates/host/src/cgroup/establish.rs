@@ -11,6 +11,8 @@ use pod::config::Resources;
 use super::{Cgroups, Driver, Hierarchy, Layout, PodCgroup, UpdateError};
 use crate::FsError;
 
+const HUGEPAGES: &str = "hugetlb";
+
 /// The step of [`Cgroups::establish_pod`] that was refused.
 #[derive(Debug, thiserror::Error)]
 pub enum EstablishPodError {
@@ -98,11 +100,28 @@ fn make_v2(unified: &Path, pod: &PodCgroup) -> Result<(), FsError> {
 }
 
 pub(super) fn enable_controllers(dir: &Path) -> Result<(), FsError> {
+    enable(dir, |_| true)
+}
+
+/// Enables on the way to a pod's cgroup what its manager knows nothing of: systemd passes on no hugepages, and kubelets limit them
+/// in every container.
+pub(super) fn pass_on_hugepages(unified: &Path, pod: &PodCgroup) -> Result<(), FsError> {
+    let Some((above, _)) = pod.relative().rsplit_once('/') else { return Ok(()) };
+    let mut dir = unified.to_owned();
+    enable(&dir, |controller| controller == HUGEPAGES)?;
+    for name in above.split('/') {
+        dir.push(name);
+        enable(&dir, |controller| controller == HUGEPAGES)?;
+    }
+    Ok(())
+}
+
+fn enable(dir: &Path, wanted: impl Fn(&str) -> bool) -> Result<(), FsError> {
     let control = dir.join("cgroup.subtree_control");
     let read = |path: &Path| fs::read_to_string(path).map_err(FsError::at("read", path));
     let enabled = read(&control)?;
     for controller in read(&dir.join("cgroup.controllers"))?.split_whitespace() {
-        if enabled.split_whitespace().any(|c| c == controller) {
+        if !wanted(controller) || enabled.split_whitespace().any(|c| c == controller) {
             continue;
         }
         match super::file::write(&control, &format!("+{controller}")) {

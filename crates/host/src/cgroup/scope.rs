@@ -21,7 +21,7 @@ use zbus::Connection;
 use zbus::connection::Builder;
 use zbus::zvariant::{OwnedObjectPath, Value};
 
-use super::establish::enable_controllers;
+use super::establish::{enable_controllers, pass_on_hugepages};
 use super::{Cgroups, Driver, PodCgroup, file};
 use crate::FsError;
 
@@ -192,6 +192,7 @@ fn divide(pod: &PodCgroup, unified: &Path, shim: i32) -> Result<(), FsError> {
     }
     let procs = leaf.join("cgroup.procs");
     file::write(&procs, &shim.to_string()).map_err(FsError::at("move the shim into", &procs))?;
+    pass_on_hugepages(unified, pod)?;
     enable_controllers(&pod.under(unified))
 }
 
