@@ -37,7 +37,7 @@ leave() {
 
 # wait_until SECONDS COMMAND...: polls until it succeeds, fails when the time is over.
 wait_until() {
-  local end=$((SECONDS + $1))
+  local end=$((SECONDS + $1 * ${FERROPOD_SLOWNESS:-1}))
   shift
   until "$@" >/dev/null 2>&1; do
     ((SECONDS < end)) || return 1
