@@ -57,7 +57,7 @@ struct Hierarchy {
 
 /// Takes out the limits of hugepages that nothing counts for this container. A kubelet sends one for each page size of the node, and
 /// each container would fail for them.
-pub(crate) fn count_hugepages(spec: &mut Spec, own: Option<&Own>) {
+pub(crate) fn keep_counted_hugepages(spec: &mut Spec, own: Option<&Own>) {
     let Some(linux) = spec.linux_mut() else { return };
     let path = linux.cgroups_path().clone().unwrap_or_default();
     let Some(resources) = linux.resources_mut() else { return };

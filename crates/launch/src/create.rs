@@ -45,7 +45,7 @@ pub(crate) fn create(job: &v1::CreateJob, start: Option<OwnedFd>) -> Result<Answ
     if let Some(own) = &own {
         own.show(&mut spec)?;
     }
-    cgroups::count_hugepages(&mut spec, own.as_ref());
+    cgroups::keep_counted_hugepages(&mut spec, own.as_ref());
     let user_namespace = UserNamespace::of(&spec)?;
     let mapped = user_namespace.as_ref();
     let mut elsewhere = device::add(&mut spec, job)?;
@@ -59,11 +59,7 @@ pub(crate) fn create(job: &v1::CreateJob, start: Option<OwnedFd>) -> Result<Answ
     let filter = seccomp::filter_of(&spec, &job.seccomp_cache)?;
     let owner = if own.is_some() { CgroupOwner::Launch } else { CgroupOwner::Libcontainer };
     let (ground, mounts) = lay(job, rootfs, &spec, &sources, mapped, owner)?;
-    let root = path::place(&ground.rootfs())?;
-    rootfs::refuse_links(&root)?;
-    let owner_inside = mapped.map(|mapped| mapped.ids.root());
-    point::expected(root.as_fd(), &job.directories, spec.mounts().as_ref(), owner_inside)?;
-    let user = user::resolve(root.as_fd(), &job.user.clone().unwrap_or_default())?;
+    let user = move_in(&spec, job, &ground.rootfs(), mapped.map(|mapped| mapped.ids))?;
     device::own(&mut spec, &mut elsewhere, job, (user.uid, user.gid));
     elsewhere.own(&ground.nodes())?;
     let process = settle(&mut spec, &user, job.set_home)?;
@@ -248,6 +244,21 @@ pub(crate) fn source(
         Some(volume) => Ok(Source { mount: Content::Image(volume), is_dir: true }),
         None => source::take(mount, &job.deny_missing, user),
     }
+}
+
+/// Makes what the container expects in its root, and finds its user there; after the links that libcontainer would follow out of it
+/// have been refused.
+pub(crate) fn move_in(
+    spec: &Spec,
+    job: &v1::CreateJob,
+    rootfs: &str,
+    ids: Option<Ids>,
+) -> Result<Resolved, Failure> {
+    let root = path::place(rootfs)?;
+    rootfs::refuse_links(&root)?;
+    let owner = ids.map(|ids| ids.root());
+    point::expected(root.as_fd(), &job.directories, spec.mounts().as_ref(), owner)?;
+    user::resolve(root.as_fd(), &job.user.clone().unwrap_or_default())
 }
 
 /// Writes the numbers and the home directory into the specification's process.

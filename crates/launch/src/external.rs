@@ -30,13 +30,13 @@ use process::failure::{At, Failure, Kind};
 use process::standing::own_stdio;
 use wire::v1;
 
-use crate::create::{settle, source, write};
+use crate::create::{move_in, settle, source, write};
 use crate::idmap::UserNamespace;
 use crate::node::NODES;
 use crate::options::is_bind;
 use crate::source::Source;
-use crate::{cgroups, device, kept, label, raw, seccomp, terminal, user};
-use crate::{ground, path, point, rootfs};
+use crate::{cgroups, device, kept, label, raw, seccomp, terminal};
+use crate::{ground, path, rootfs};
 
 const STAGE: &str = "runtime";
 const PATH: &str = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin";
@@ -58,7 +58,7 @@ pub(crate) fn create(job: &v1::CreateJob) -> Result<Answer, Failure> {
     let mut spec: Spec =
         serde_json::from_slice(&job.spec).at(STAGE, || "reading the specification".into())?;
     rootfs::separate()?;
-    cgroups::count_hugepages(&mut spec, None);
+    cgroups::keep_counted_hugepages(&mut spec, None);
     let user_namespace = UserNamespace::of(&spec)?;
     let mapped = user_namespace.as_ref();
     let mut elsewhere = device::add(&mut spec, job)?;
@@ -72,11 +72,7 @@ pub(crate) fn create(job: &v1::CreateJob) -> Result<Answer, Failure> {
     drop(sources);
     spec::bind_namespaces(&spec)?;
     hide_named_hierarchies()?;
-    let root = path::place("rootfs")?;
-    rootfs::refuse_links(&root)?;
-    let owner = mapped.map(|mapped| mapped.ids.root());
-    point::expected(root.as_fd(), &job.directories, spec.mounts().as_ref(), owner)?;
-    let user = user::resolve(root.as_fd(), &job.user.clone().unwrap_or_default())?;
+    let user = move_in(&spec, job, "rootfs", mapped.map(|mapped| mapped.ids))?;
     device::own(&mut spec, &mut elsewhere, job, (user.uid, user.gid));
     elsewhere.own(&NODES.to_string_lossy())?;
     let process = settle(&mut spec, &user, job.set_home)?;
